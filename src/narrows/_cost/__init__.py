@@ -1,0 +1,9 @@
+"""FLOPs, bytes, memory and the limit of a chain: arithmetic on (Problem, rank), each operand read once.
+
+Letters: T tokens, U other tokens, D input, E output features, R rank, H heads. No torch.
+"""
+
+from narrows._cost._chain import Cost as Cost
+from narrows._cost._chain import dense_cost as dense_cost
+from narrows._cost._chain import thin_cost as thin_cost
+from narrows._cost._limit import limit_ns as limit_ns

@@ -1,0 +1,24 @@
+"""The least time that a machine's measured ceilings allow for a cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from narrows._cost._chain import Cost
+    from narrows._values import Cache, Ceilings, Mode
+
+
+def limit_ns(cost: Cost, launches: int, ceilings: Ceilings, *, mode: Mode, cache: Cache) -> float:
+    """Return max(bytes read / read ceiling + bytes written / write ceiling, FLOPs / matmul ceiling) + launches.
+
+    Hot rows whose whole working set fits the last-level cache are held to the cache's ceilings;
+    all others to memory's.
+    """
+    fits = cache == "hot" and cost.memory_bytes <= ceilings.last_level_cache_bytes
+    read = ceilings.hot_read_bytes_per_s if fits else ceilings.read_bytes_per_s
+    write = ceilings.hot_write_bytes_per_s if fits else ceilings.write_bytes_per_s
+    moving = cost.bytes_read / read + cost.bytes_written / write
+    computing = cost.flops / ceilings.flops_per_s
+    launch = ceilings.graph_launch_ns if mode == "graph" else ceilings.eager_launch_ns
+    return max(moving, computing) * 1e9 + launches * launch

@@ -1,0 +1,39 @@
+"""What an implementation of the thin chain is. Finals register themselves in `kernels.KERNELS`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+
+    from narrows._values import Factors, Kind, Problem
+
+
+class Kernel(Protocol):
+    """One way to run the thin chain of one kind.
+
+    Attributes:
+        name: what users and rows call it.
+        kind: "linear" or "bilinear".
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def kind(self) -> Kind: ...
+
+    def refuses(self, problem: Problem) -> str:
+        """Return why it cannot run this problem; empty when it can."""
+
+    def launches(self, problem: Problem) -> int:
+        """Return how many matmuls or kernels one call launches."""
+
+    def pack(self, factors: Factors) -> Factors:
+        """Return the factors in the memory layout that `run` wants (a copy only where needed)."""
+
+    def run(
+        self, x: torch.Tensor, factors: Factors, y: torch.Tensor | None = None, *, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Run the chain on packed factors, without checks; `out` receives the result where given."""
