@@ -44,11 +44,11 @@ class Certificate:
     @cached_property
     def _errors(self) -> tuple[float, ...]:
         sigma_HR = np.asarray(self.singular_values, dtype=np.float64)
-        power_R = (sigma_HR**2).sum(axis=0)
+        # Divided first: squares of float64 values beyond 1e154 overflow, below 1e-154 vanish.
+        power_R = ((sigma_HR / (self.norm or 1.0)) ** 2).sum(axis=0)
         # Smallest first: ||W||^2 minus the head would cancel.
         tails = np.concatenate([[0.0], np.cumsum(power_R[::-1])])[::-1]
-        norm = self.norm or 1.0
-        return tuple(float(e) for e in np.sqrt(tails / norm**2 + self.tail**2))
+        return tuple(float(e) for e in np.sqrt(tails + self.tail**2))
 
     def error(self, rank: int) -> float:
         """Return ||W - W_rank||_F / ||W||_F, relative (0.0 for a zero weight).

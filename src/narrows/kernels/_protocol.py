@@ -37,3 +37,18 @@ class Kernel(Protocol):
         self, x: torch.Tensor, factors: Factors, y: torch.Tensor | None = None, *, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Run the chain on packed factors, without checks; `out` receives the result where given."""
+
+
+class LinearKernel(Kernel, Protocol):
+    """A kernel of kind "linear": it adds a bias within the second matmul."""
+
+    def run(
+        self,
+        x: torch.Tensor,
+        factors: Factors,
+        y: torch.Tensor | None = None,
+        *,
+        out: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run the chain as `Kernel.run`, plus bias (E,)."""

@@ -1,0 +1,106 @@
+"""Files that appear whole: written beside the target, forced to disk, then renamed over it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from narrows.errors import FileError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from os import PathLike
+
+    import torch
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def write_text_atomic(path: str | PathLike[str], text: str) -> None:
+    """Write UTF-8 text; afterwards the file is the new one, or, on any failure, the old one.
+
+    Raises:
+        ResourceError: the disk is full.
+        FileError: the folder is missing, or may not be written to; or the target is no plain file.
+    """
+    _replace(Path(path), text.encode())
+
+
+def write_bytes_atomic(path: str | PathLike[str], data: bytes) -> None:
+    """Write bytes; otherwise as `write_text_atomic`."""
+    _replace(Path(path), data)
+
+
+def write_tensors_atomic(
+    path: str | PathLike[str], tensors: Mapping[str, torch.Tensor], *, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; afterwards it is the new one, or, on any failure, the old one.
+
+    Args:
+        path: where to.
+        tensors: name -> tensor; none may share memory with another.
+        metadata: text that is kept in the header.
+
+    Raises:
+        ResourceError: the disk is full.
+        FileError: the folder is missing, or may not be written to; or the target is no plain file.
+    """
+    from safetensors.torch import save
+
+    kept = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    data = save(kept, metadata=dict(metadata) if metadata else None)
+    _replace(Path(path), data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a new file, make it durable, and put it in the place of `path`."""
+    target = Path(os.path.realpath(path))  # a link keeps pointing at what is written
+    try:
+        mode = _mode(target)
+        file, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        try:
+            with os.fdopen(file, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fchmod(file, mode)
+                os.fsync(file)
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(target.parent)
+    except OSError as fault:
+        raise _explained(path, fault) from None
+
+
+def _mode(target: Path) -> int:
+    """Return the permissions of the file that is replaced, or those that this process gives new ones."""
+    if target.exists():
+        found = target.stat().st_mode
+        if not stat.S_ISREG(found):
+            raise FileError(f"{target} is not a regular file: it will not be replaced. Give another path.")
+        return stat.S_IMODE(found)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force the rename itself to disk."""
+    file = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _explained(path: Path, fault: OSError) -> FileError | ResourceError:
+    if fault.errno in FULL:
+        return ResourceError(f"{path} was not written: {fault.strerror}. Free some space, or give another path.")
+    if isinstance(fault, (FileNotFoundError, NotADirectoryError)):
+        return FileError(f"{path} was not written: the folder {path.parent} does not exist. Make it first.")
+    return FileError(f"{path} was not written: {fault.strerror}. Give a path that you may write to.")

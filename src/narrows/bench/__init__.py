@@ -1,0 +1,9 @@
+"""Measures: a sweep of rows in a child process, kept in a store, to a report."""
+
+from narrows.bench._measure import DEFAULT_MINUTES as DEFAULT_MINUTES
+from narrows.bench._measure import default_store as default_store
+from narrows.bench._measure import measure as measure
+from narrows.bench._measure import origin_experiment as origin_experiment
+from narrows.bench._measure import run_experiment as run_experiment
+from narrows.bench._shapes import file_shapes as file_shapes
+from narrows.bench._sweep import Progress as Progress

@@ -1,0 +1,64 @@
+"""What is known of a point without running it: cost, launches, refusals, whether it fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from narrows import _cost, kernels
+from narrows._machine import available_bytes
+from narrows.bench._point import Check
+
+if TYPE_CHECKING:
+    from narrows._values import Problem
+    from narrows.bench._point import Point
+    from narrows.kernels import Kernel
+
+MEMORY_MARGIN = 1.1  # a backend's own workspace; measured peaks stay within 10 % of the formula from 64 MiB on
+
+
+def cost_of(point: Point, problem: Problem) -> _cost.Cost:
+    """Return FLOPs and bytes of one call."""
+    if point.rank is None:
+        return _cost.dense_cost(problem, point.variant)
+    return _cost.thin_cost(problem, point.rank)
+
+
+def kernel_of(point: Point, problem: Problem) -> Kernel | None:
+    """Return the implementation that runs a point; None for a dense association.
+
+    A product as it was given is the specification of the thin chain, on the operands.
+    """
+    if point.rank is not None:
+        return kernels.kernel(problem.kind, point.variant)
+    return kernels.kernel("bilinear", "three") if point.variant == "given" else None
+
+
+def _refusal(point: Point, problem: Problem) -> str:
+    if point.mode == "graph" and problem.device.startswith("cpu"):
+        return "graph mode replays a CUDA graph; this is a CPU"
+    kernel = kernel_of(point, problem)
+    return kernel.refuses(problem) if kernel else ""
+
+
+def _shortage(num_bytes: int, device: str) -> str:
+    free = available_bytes(device)
+    if num_bytes * MEMORY_MARGIN <= free:
+        return ""
+    return f"needs {num_bytes / 2**30:.2f} GiB, {free / 2**30:.2f} GiB are free"
+
+
+def facts_of(point: Point, problem: Problem) -> Check:
+    """Return a check that is "ok" as far as can be said without running the point."""
+    kernel = kernel_of(point, problem)
+    cost = cost_of(point, problem)
+    refusal = _refusal(point, problem)
+    shortage = "" if refusal else _shortage(cost.memory_bytes, problem.device)
+    return Check(
+        status="refused" if refusal else "does not fit" if shortage else "ok",
+        reason=refusal or shortage,
+        launches=kernel.launches(problem) if kernel else kernels.dense_launches(point.variant),
+        flops=cost.flops,
+        bytes_read=cost.bytes_read,
+        bytes_written=cost.bytes_written,
+        memory_bytes=cost.memory_bytes,
+    )

@@ -1,0 +1,168 @@
+"""The tensors of an experiment: weights from a recipe or a file, inputs from a seed or a file.
+
+Letters: T tokens, N rows of real activations, D input, E output features, K inner size of a product,
+H heads, G key/value heads. Runs in the child process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from narrows._files import read_tensor, sha256_tensor
+from narrows.decompose import factorize, factorize_product
+from narrows.errors import InputError, NonFiniteError, ShapeError
+
+if TYPE_CHECKING:
+    from narrows._values import Experiment, Factors, WeightSource
+
+RECIPE = 1  # raise when a made weight or input changes for the same seed
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """A weight as it was given: one matrix, or the two operands of a product right^T left.
+
+    Attributes:
+        weight: (E, D) or (H, E, D); None for a product.
+        left: (K, D) or (H, K, D).
+        right: (K, E) or (H, K, E); grouped heads are repeated.
+    """
+
+    weight: torch.Tensor | None = None
+    left: torch.Tensor | None = None
+    right: torch.Tensor | None = None
+
+    def exact(self) -> torch.Tensor:
+        """Return the weight, (E, D) or (H, E, D), float64 (a product is formed here)."""
+        if self.weight is not None:
+            return self.weight.double()
+        assert self.left is not None
+        assert self.right is not None
+        return self.right.double().mT @ self.left.double()
+
+    def factorize(self, rank: int) -> Factors:
+        """Return float64 factors of `rank` (a product's own rank, if that is smaller)."""
+        if self.weight is not None:
+            return factorize(self.weight.double(), rank=rank)
+        assert self.left is not None
+        assert self.right is not None
+        return factorize_product(self.left.double(), self.right.double(), rank=min(rank, self.left.shape[-2]))
+
+
+def _generator(experiment: Experiment, what: str) -> torch.Generator:
+    """Return a generator whose stream depends on the seed and on what is made, nothing else."""
+    digest = hashlib.sha256(f"{experiment.seed}:{what}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+
+def _gaussian(experiment: Experiment, what: str, *shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=_generator(experiment, what), dtype=torch.float32)
+
+
+def _power(experiment: Experiment, exponent: float) -> torch.Tensor:
+    """W = U diag(i^-exponent) V^T with random orthonormal U, V, scaled to a Gaussian weight's norm."""
+    D, E = experiment.in_features, experiment.out_features
+    size = min(D, E)
+    left, _ = torch.linalg.qr(_gaussian(experiment, "power-left", E, size))
+    right, _ = torch.linalg.qr(_gaussian(experiment, "power-right", D, size))
+    sigma = torch.arange(1, size + 1, dtype=torch.float32) ** -exponent
+    return (left * (sigma * (E**0.5 / sigma.norm()))) @ right.T
+
+
+def _per_head(matrix: torch.Tensor, groups: int, experiment: Experiment, what: str) -> torch.Tensor:
+    """Split (H*K, D) into (H, K, D); grouped heads (G*K, D) are repeated to H."""
+    rows = matrix.shape[0]
+    if rows % groups:
+        raise ShapeError(f"{what} has {rows} rows, which {groups} heads do not divide: check --heads and --kv-heads.")
+    heads = matrix.reshape(groups, rows // groups, -1)
+    return heads.repeat_interleave(experiment.heads // groups, dim=0)
+
+
+def _from_file(source: WeightSource, experiment: Experiment) -> Operands:
+    left = read_tensor(source.path, source.tensor, layout=source.layout)
+    if not source.right_path:
+        if experiment.heads > 1:
+            raise InputError(f"heads={experiment.heads} needs a product: give --weight-right (keys) too.")
+        return Operands(weight=left)
+    right = read_tensor(source.right_path, source.right_tensor, layout=source.layout)
+    if experiment.heads == 1:
+        return Operands(left=left, right=right)
+    return Operands(
+        left=_per_head(left, experiment.heads, experiment, "weight"),
+        right=_per_head(right, experiment.kv_heads or experiment.heads, experiment, "weight-right"),
+    )
+
+
+def _check(name: str, tensor: torch.Tensor | None) -> None:
+    if tensor is None:
+        return
+    if not tensor.is_floating_point():
+        raise InputError(f"{name} is {tensor.dtype}: give a floating-point tensor (float32, bfloat16 or float16).")
+    if not torch.isfinite(tensor).all():
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise NonFiniteError(f"{name} {tuple(tensor.shape)} holds {bad} NaN or Inf: nothing can be measured on it.")
+
+
+def make_operands(source: WeightSource, experiment: Experiment) -> Operands:
+    """Return the operands of one weight on the CPU in their own precision.
+
+    Raises:
+        FileError, InputError, ShapeError, NonFiniteError: with the name of the weight.
+    """
+    D, E = experiment.in_features, experiment.out_features
+    if source.source == "gaussian":
+        return Operands(weight=_gaussian(experiment, "weight", E, D) * D**-0.5)
+    if source.source == "power":
+        return Operands(weight=_power(experiment, source.exponent))
+    if source.source == "product":
+        scale = (D * source.inner) ** -0.25
+        left = _gaussian(experiment, "query", source.inner, D) * scale
+        return Operands(left=left, right=_gaussian(experiment, "key", source.inner, E) * scale)
+    operands = _from_file(source, experiment)
+    _check(f"weight {source.name}", operands.weight if operands.weight is not None else operands.left)
+    _check(f"weight-right of {source.name}", operands.right)
+    return operands
+
+
+def weight_hash(source: WeightSource, experiment: Experiment) -> str:
+    """Return the identity of a weight's content: of its bytes, or of the recipe that makes it."""
+    if source.source == "file":
+        operands = make_operands(source, experiment)
+        parts = [sha256_tensor(t) for t in (operands.weight, operands.left, operands.right) if t is not None]
+    else:
+        shape = f"{experiment.out_features}x{experiment.in_features}"
+        parts = [f"recipe {RECIPE} {source.source} {source.exponent} {source.inner} {shape} seed {experiment.seed}"]
+    return hashlib.sha256(":".join(parts).encode()).hexdigest()
+
+
+def make_inputs(experiment: Experiment) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return x (max T, D) and y (U, E) (None: Y = X) on the CPU; shorter lengths are prefixes.
+
+    Raises:
+        ShapeError: real activations have too few rows or another width.
+    """
+    num_rows = max(experiment.tokens)
+    y = None
+    if experiment.other_tokens is not None:
+        y = _gaussian(experiment, "y", experiment.other_tokens, experiment.out_features)
+    if not experiment.input_path:
+        return _gaussian(experiment, "x", num_rows, experiment.in_features), y
+    x = read_tensor(experiment.input_path, experiment.input_tensor)
+    _check("input", x)
+    if x.shape[1] != experiment.in_features or x.shape[0] < num_rows:
+        raise ShapeError(
+            f"input {tuple(x.shape)} must be (N, D) with D={experiment.in_features} and N >= {num_rows} "
+            "(the largest of --tokens): give more activations or fewer tokens."
+        )
+    return x[:num_rows].float(), y
+
+
+def input_hash(experiment: Experiment) -> str:
+    """Return the identity of the inputs' content."""
+    if not experiment.input_path:
+        return f"recipe {RECIPE} normal seed {experiment.seed}"
+    return sha256_tensor(read_tensor(experiment.input_path, experiment.input_tensor))

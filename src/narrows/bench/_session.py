@@ -1,0 +1,215 @@
+"""The child's side of an experiment: prepares weights, checks points against float64, times them.
+
+Holds the operands of the timed weight and the timers of one length. Letters: T tokens, D, E features.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load
+
+from narrows import kernels
+from narrows._files import write_tensors_atomic
+from narrows._machine import machine
+from narrows._oracle import worst
+from narrows._values import Factors, WeightRecord
+from narrows.bench._accuracy import output_errors, sampled_rows
+from narrows.bench._facts import cost_of, facts_of, kernel_of
+from narrows.bench._gate import Gate
+from narrows.bench._material import input_hash, make_inputs, make_operands, weight_hash
+from narrows.bench._timer import Ring, make_timer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from narrows._oracle import Reference
+    from narrows._values import Experiment, OutputError
+    from narrows.bench._material import Operands
+    from narrows.bench._point import Check, Point
+    from narrows.bench._timer import Timer
+
+COLD_SETS = 3  # working sets rotate over 3x the last-level cache
+
+
+class Session:
+    """Everything that touches tensors and the device for one experiment."""
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.device = torch.device(experiment.device)
+        self.dtype: torch.dtype = getattr(torch, experiment.dtype)
+        self._tokens = 0
+        self._timers: dict[Point, Timer] = {}
+        self._gate: Gate | None = None
+
+    def describe(self) -> dict[str, object]:
+        """Return the identity of the content and the variants of this experiment; reads every file once."""
+        problem = self.experiment.problem(self.experiment.tokens[0])
+        _ = self._inputs
+        return {
+            "weights": [weight_hash(source, self.experiment) for source in self.experiment.weights],
+            "input": input_hash(self.experiment),
+            "dense": list(kernels.dense_associations(problem)),
+            "thin": [kernel.name for kernel in kernels.kernels_for(problem.kind)],
+        }
+
+    def prepare(self, index: int) -> tuple[WeightRecord, tuple[OutputError, ...]]:
+        """Factorise one weight; return what is known of it and its error at every length and rank."""
+        source = self.experiment.weights[index]
+        operands = self._timed_operands if index == 0 else make_operands(source, self.experiment)
+        factors = operands.factorize(max(self.experiment.ranks))
+        certificate = factors.certificate
+        assert certificate is not None  # noqa: S101 (factorize always certifies)
+        sigma_HR = torch.tensor(certificate.singular_values, dtype=torch.float64)
+        ranks = self.experiment.ranks
+        record = WeightRecord(
+            name=source.name,
+            sha256=weight_hash(source, self.experiment),
+            method=certificate.method,
+            singular_values=tuple(sigma_HR.square().sum(dim=0).sqrt().tolist()),
+            factor_errors={rank: certificate.error(min(rank, certificate.rank)) for rank in ranks},
+            residual=certificate.residual,
+            seconds=certificate.seconds,
+            true_rank=source.inner if source.is_product else None,
+        )
+        x, y = self._inputs
+        weight, factors = operands.exact().to(self.device), factors.to(self.device)
+        errors = tuple(output_errors(self.experiment, source.name, weight, factors, x, y))
+        if index == 0:
+            self._keep(factors.to(self.dtype))
+        return record, errors
+
+    def check(self, point: Point) -> Check:
+        """Run one point once, compare sampled rows with float64 under a derived bound, count its cost."""
+        self._move_to(point.tokens)
+        facts = facts_of(point, self.experiment.problem(point.tokens))
+        if not facts.can_be_timed:
+            return facts
+        try:
+            return self._compare(point, facts)
+        except torch.OutOfMemoryError as fault:
+            return replace(facts, status="does not fit", reason=str(fault).splitlines()[0])
+
+    def sample(self, point: Point) -> tuple[float, int]:
+        """Return (nanoseconds a call, calls) of one more sample of a checked point."""
+        self._move_to(point.tokens)
+        return self._timer(point).sample()
+
+    @cached_property
+    def _inputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        x, y = make_inputs(self.experiment)
+        return x.to(self.device, self.dtype), None if y is None else y.to(self.device, self.dtype)
+
+    @cached_property
+    def _timed_operands(self) -> Operands:
+        return make_operands(self.experiment.weights[0], self.experiment)
+
+    @cached_property
+    def _weight(self) -> torch.Tensor:
+        return self._timed_operands.exact().to(self.device, self.dtype)
+
+    @cached_property
+    def _given(self) -> Factors:
+        left, right = self._timed_operands.left, self._timed_operands.right
+        assert left is not None  # noqa: S101 (only a product has the association "given")
+        assert right is not None  # noqa: S101
+        return Factors(left, right, is_ordered=False).to(self.device, self.dtype)
+
+    @cached_property
+    def _factors(self) -> Factors:
+        if not self._factors_path.exists():
+            self._keep(self._timed_operands.factorize(max(self.experiment.ranks)).to(self.dtype))
+        tensors = load(self._factors_path.read_bytes())
+        return Factors(tensors["a"].to(self.device), tensors["b"].to(self.device))
+
+    @property
+    def _factors_path(self) -> Path:
+        name = weight_hash(self.experiment.weights[0], self.experiment)[:16]
+        return self.folder / f"{name}-{self.experiment.dtype}-{max(self.experiment.ranks)}.safetensors"
+
+    def _keep(self, factors: Factors) -> None:
+        """Keep the timed factors on disk, for a child that takes over."""
+        write_tensors_atomic(self._factors_path, {"a": factors.a, "b": factors.b})
+
+    def _move_to(self, tokens: int) -> None:
+        """Drop what belongs to another length."""
+        if tokens == self._tokens:
+            return
+        self._timers.clear()
+        self._tokens = tokens
+        x, other = self._sides()
+        if self.experiment.kind == "bilinear" and other is None:
+            other = x
+        self._gate = Gate(sampled_rows(tokens, self.experiment.seed), x, other)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _sides(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return x (T, D) and y as it was given (None: Y = X, or linear)."""
+        x, y = self._inputs
+        return x[: self._tokens], y
+
+    def _compare(self, point: Point, facts: Check) -> Check:
+        """Run the point and hold its sampled rows against their bound."""
+        assert self._gate is not None  # noqa: S101 (_move_to made it)
+        peak = self._device_peak(point, facts) if self.device.type == "cuda" else None
+        rows = self._timer(point).output().index_select(-2, self._gate.rows)
+        reference = self._reference(point, self._gate)
+        ratio = worst(rows, reference)
+        if not ratio <= 1:
+            reason = f"an element is {ratio:.3g} times its derived error bound away from the float64 result"
+            return replace(facts, status="wrong result", reason=reason, worst=ratio)
+        norm = reference.value.norm().clamp_min(torch.finfo(torch.float64).tiny)
+        rounding = float((rows.double() - reference.value).norm() / norm)
+        return replace(facts, rounding=rounding, worst=ratio, peak_memory_bytes=peak)
+
+    def _reference(self, point: Point, gate: Gate) -> Reference:
+        if point.variant == "given":
+            return gate.thin(self._given, self._given.rank)
+        if point.rank is None:
+            return gate.dense(self._weight, point.variant)
+        return gate.thin(self._factors, point.rank)
+
+    def _device_peak(self, point: Point, facts: Check) -> int:
+        """Return the allocator's peak of one call, its operands included."""
+        call = self._call(point, copy=False)
+        torch.cuda.synchronize(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        torch.cuda.synchronize(self.device)
+        return torch.cuda.max_memory_allocated(self.device) - before + facts.bytes_read
+
+    def _call(self, point: Point, *, copy: bool) -> Callable[[], torch.Tensor]:
+        """Return one call of a point; `copy` gives it operands of its own."""
+        x, y = self._sides()
+        if copy:
+            x, y = x.clone(), None if y is None else y.clone()
+        kernel = kernel_of(point, self.experiment.problem(point.tokens))
+        if kernel is None:
+            weight = self._weight.clone() if copy else self._weight
+            return partial(kernels.dense_run, point.variant, x, weight, y)
+        factors = self._given if point.rank is None else self._factors.truncate(point.rank)
+        if copy:
+            factors = Factors(factors.a.clone(), factors.b.clone())
+        return partial(kernel.run, x, kernel.pack(factors), y)
+
+    def _ring(self, point: Point) -> Ring:
+        if point.cache == "hot":
+            return Ring([self._call(point, copy=False)])
+        working_set = cost_of(point, self.experiment.problem(point.tokens)).memory_bytes
+        cache = machine(self.device.type).last_level_cache_bytes
+        count = max(2, math.ceil(COLD_SETS * cache / working_set))
+        return Ring([self._call(point, copy=True) for _ in range(count)])
+
+    def _timer(self, point: Point) -> Timer:
+        if point not in self._timers:
+            self._timers[point] = make_timer(self._ring(point), mode=point.mode, device=self.device)
+        return self._timers[point]

@@ -1,0 +1,316 @@
+"""The parent's side of an experiment: what to measure next, when to stop, what to keep.
+
+A round is every dense association once and every (rank, variant) once at one length, in an order
+drawn anew for each round. Rounds repeat until the interval of every ratio is narrower than 5 %, or
+the time is spent. The parent owns the store and never touches the device.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from narrows._stats import FEWEST_ROUNDS, paired_ratio
+from narrows.bench._client import RequestFailed, Worker, WorkerDied
+from narrows.bench._keys import Keys
+from narrows.bench._point import Check, Point
+from narrows.errors import ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from narrows._values import Experiment
+    from narrows.bench._store import Store
+
+TARGET_WIDTH = 0.05
+VISIT_SECONDS = 5.0  # a length is left after this long, so that slow minutes fall on all of them
+SLOWEST_FLOPS = 1e9  # a row slower than this a second (plus a minute) is given up
+PREPARE_SECONDS = 3600.0
+MAX_RESTARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is being done now.
+
+    Attributes:
+        text: for people.
+        spent: seconds used of the budget, earlier runs of this experiment included.
+        budget: seconds allowed in all.
+    """
+
+    text: str
+    spent: float
+    budget: float
+
+
+class Sweep:
+    """Measures what an experiment still lacks."""
+
+    def __init__(
+        self, experiment: Experiment, store: Store, *, minutes: float, progress: Callable[[Progress], None]
+    ) -> None:
+        self.experiment = experiment
+        self._store = store
+        self._progress = progress
+        self._budget = minutes * 60
+        self._folder = store.path.parent / f"{store.path.name}.factors"
+        self._text = json.dumps(asdict(experiment))
+        self._worker = Worker()
+        self._memory_worker: Worker | None = None
+        self.opening: dict[str, Any] = {}
+        self._started = time.monotonic()
+        self._spent_before = 0.0
+        self._checks: dict[Point, Check] = {}
+
+    def __enter__(self) -> Sweep:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.close()
+        if self._memory_worker is not None:
+            self._memory_worker.close()
+
+    @property
+    def spent(self) -> float:
+        """Seconds this experiment has taken, earlier runs included."""
+        return self._spent_before + time.monotonic() - self._started
+
+    @property
+    def is_over(self) -> bool:
+        """The time is spent."""
+        return self.spent >= self._budget
+
+    def points(self, tokens: int) -> list[Point]:
+        """Return every point of one length: dense first, then ranks ascending."""
+        asked = self.experiment
+        return [
+            Point(tokens, rank, variant, mode, cache)
+            for mode in asked.modes
+            for cache in asked.caches
+            for rank in (None, *asked.ranks)
+            for variant in (self.opening["dense"] if rank is None else self.opening["thin"])
+        ]
+
+    def open(self) -> Keys:
+        """Ask the child what it is and what the experiment's content is."""
+        self._say("starting")
+        self.opening = self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
+        fingerprint = self.opening["machine"]["fingerprint"]
+        self.keys = Keys(self.experiment, fingerprint, tuple(self.opening["weights"]), self.opening["input"])
+        self._spent_before = self._store.fact(self.keys.run("spent")) or 0.0
+        return self.keys
+
+    def forget(self) -> None:
+        """Delete what the store holds of this experiment (rows that other experiments share included)."""
+        points = [point for tokens in self.experiment.tokens for point in self.points(tokens)]
+        weights = [self.keys.weight(index) for index in range(len(self.keys.weights))]
+        self._store.forget([*map(self.keys.point, points), *weights, self.keys.run("spent")])
+        self._spent_before = 0.0
+
+    def run(self) -> None:
+        """Measure until every interval is narrow enough or the time is spent."""
+        if self._is_finished():
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._prepare()
+        for tokens in self.experiment.tokens:
+            if self.is_over:
+                break
+            self._examine(tokens)
+            self._round(tokens)
+        self._repeat()
+        self._note_spent()
+        self._clear()
+
+    def check_of(self, point: Point) -> Check | None:
+        """Return what is known of a point, from this run or an earlier one."""
+        if point not in self._checks:
+            fact = self._store.fact(self.keys.point(point))
+            if fact is None:
+                return None
+            self._checks[point] = Check(**fact)
+        return self._checks[point]
+
+    def _is_finished(self) -> bool:
+        """An earlier run spent the whole budget, or left nothing to do."""
+        if self.is_over:
+            return True
+        prepared = all(self._store.fact(self.keys.weight(i)) is not None for i in range(len(self.keys.weights)))
+        return prepared and all(self._is_narrow(tokens) for tokens in self.experiment.tokens)
+
+    def _say(self, text: str) -> None:
+        self._progress(Progress(text, self.spent, self._budget))
+
+    def _note_spent(self) -> None:
+        self._store.put_fact(self.keys.run("spent"), "spent", self.spent)
+
+    def _clear(self) -> None:
+        """Delete the factors that were kept for a child that takes over."""
+        for path in self._folder.glob("*.safetensors"):
+            path.unlink()
+        self._folder.rmdir()
+
+    def _prepare(self) -> None:
+        """Measure ceilings; factorise the weights that no earlier run has factorised."""
+        self._say("measuring this machine's ceilings")
+        known = self._store.fact(self.keys.ceilings())
+        found = self._worker.ask("ceilings", timeout=PREPARE_SECONDS)
+        self._store.put_fact(self.keys.ceilings(), "ceilings", best_ceilings(known, found))
+        conditions = self._worker.ask("conditions", timeout=60)
+        self._store.put_fact(self.keys.run("conditions"), "conditions", conditions)
+        for index, source in enumerate(self.experiment.weights):
+            if self._store.fact(self.keys.weight(index)) is not None:
+                continue
+            self._say(f"factorising {source.name}, and its error at every length and rank")
+            try:
+                fact = self._worker.ask("prepare", timeout=PREPARE_SECONDS, index=index)
+            except (WorkerDied, RequestFailed) as event:
+                raise ResourceError(
+                    f"weight {source.name} could not be factorised here ({event}). Free memory, or give a smaller "
+                    "weight or largest --rank; what was measured before is kept."
+                ) from None
+            self._store.put_fact(self.keys.weight(index), "weight", fact)
+
+    def _examine(self, tokens: int) -> None:
+        """Check every point of a length that has no final check yet."""
+        for point in self.points(tokens):
+            known = self.check_of(point)
+            if self.is_over or (known is not None and known.is_final):
+                continue
+            self._say(f"checking {point}")
+            self._keep(point, self._check(point))
+
+    def _check(self, point: Point) -> Check:
+        try:
+            found = Check(**self._worker.ask("check", timeout=self._patience(point), point=point.to_json()))
+            peak = self._peak(point) if found.can_be_timed and found.peak_memory_bytes is None else None
+        except RequestFailed as event:
+            return Check("failed", str(event))
+        except WorkerDied as event:
+            self._restart()
+            return Check(event.status, event.reason)
+        return found if peak is None else Check(**{**asdict(found), "peak_memory_bytes": peak})
+
+    def _peak(self, point: Point) -> int | None:
+        """Ask a process that has run nothing for the peak of one call (hot, eager rows on a CPU)."""
+        if not self.experiment.device.startswith("cpu") or point.mode != "eager" or point.cache != "hot":
+            return None
+        if self._memory_worker is None:
+            self._memory_worker = Worker()
+        try:
+            answer = self._memory_worker.ask(
+                "peak", timeout=self._patience(point), experiment=self._text, point=point.to_json()
+            )
+        except (WorkerDied, RequestFailed):
+            self._memory_worker.close()
+            self._memory_worker = None
+            return None
+        return answer["bytes"]  # type: ignore[no-any-return]
+
+    def _keep(self, point: Point, check: Check) -> None:
+        self._checks[point] = check
+        self._store.put_fact(self.keys.point(point), "check", asdict(check))
+
+    def _patience(self, point: Point) -> float:
+        """Return the seconds after which a row is given up."""
+        asked = self.experiment
+        width = asked.in_features + asked.out_features
+        inner = point.rank or max(asked.in_features, asked.out_features)
+        operations = 2 * asked.heads * (point.tokens + (asked.other_tokens or point.tokens)) * width * inner
+        return 120 + operations / SLOWEST_FLOPS
+
+    def _restart(self) -> None:
+        """Replace a child that died."""
+        for attempt in range(MAX_RESTARTS):
+            self._worker.close()
+            self._worker = Worker()
+            try:
+                self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
+            except WorkerDied as event:
+                if attempt == MAX_RESTARTS - 1:
+                    raise ResourceError(f"the measuring process cannot be started any more ({event}).") from None
+            else:
+                return
+
+    def _timed(self, tokens: int) -> list[Point]:
+        """Return the points of a length that can be timed."""
+        return [p for p in self.points(tokens) if (check := self.check_of(p)) is not None and check.can_be_timed]
+
+    def _samples(self, point: Point) -> dict[int, float]:
+        return dict(self._store.samples(self.keys.point(point)))
+
+    def _round(self, tokens: int) -> None:
+        """Take one sample of every dense point and of every thin point that has the fewest samples."""
+        points = self._timed(tokens)
+        samples = {point: self._samples(point) for point in points}
+        thin = [point for point in points if point.rank is not None]
+        fewest = min((len(samples[point]) for point in thin), default=0)
+        number = 1 + max((max(s, default=-1) for s in samples.values()), default=-1)
+        wanted = [p for p in points if p.rank is None or len(samples[p]) == fewest]
+        random.Random(number).shuffle(wanted)  # noqa: S311 (an order, not a secret)
+        for point in wanted:
+            if self.is_over:
+                return
+            self._say(f"round {number + 1}: {point}")
+            self._sample(point, number)
+
+    def _sample(self, point: Point, number: int) -> None:
+        try:
+            answer = self._worker.ask("sample", timeout=self._patience(point), point=point.to_json())
+        except RequestFailed as event:
+            self._keep(point, Check("failed", str(event)))
+        except WorkerDied as event:
+            self._restart()
+            self._keep(point, Check(event.status, event.reason))
+        else:
+            self._store.add_sample(self.keys.point(point), number, answer["ns"], answer["calls"])
+
+    def _repeat(self) -> None:
+        """Visit the lengths in turn, the one that has had the least time first."""
+        taken = dict.fromkeys(self.experiment.tokens, 0.0)
+        while not self.is_over:
+            open_lengths = [tokens for tokens in self.experiment.tokens if not self._is_narrow(tokens)]
+            if not open_lengths:
+                return
+            tokens = min(open_lengths, key=lambda length: taken[length])
+            start = time.monotonic()
+            while not self.is_over and time.monotonic() - start < VISIT_SECONDS and not self._is_narrow(tokens):
+                self._round(tokens)
+            taken[tokens] += time.monotonic() - start
+            self._note_spent()
+
+    def _is_narrow(self, tokens: int) -> bool:
+        """Every ratio of a length, against every dense association, has an interval under 5 %."""
+        points = self.points(tokens)
+        if any(self.check_of(point) is None for point in points):
+            return False
+        samples = {point: self._samples(point) for point in self._timed(tokens)}
+        for thin, times in samples.items():
+            for dense, dense_times in samples.items():
+                same = (thin.mode, thin.cache) == (dense.mode, dense.cache)
+                if thin.rank is not None and dense.rank is None and same and not _is_known(times, dense_times):
+                    return False
+        return True
+
+
+def _is_known(times: dict[int, float], dense_times: dict[int, float]) -> bool:
+    rounds = sorted(times.keys() & dense_times.keys())
+    if len(rounds) < FEWEST_ROUNDS:
+        return False
+    ratio = paired_ratio([dense_times[r] for r in rounds], [times[r] for r in rounds])
+    return ratio.width < TARGET_WIDTH
+
+
+def best_ceilings(known: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the best of two measurements of the ceilings, part by part."""
+    if known is None:
+        return found
+    best = {name: max(known[name], value) for name, value in found.items() if name.endswith("_per_s")}
+    best |= {name: min(known[name], value) for name, value in found.items() if name.endswith("_launch_ns")}
+    better = found if found["flops_per_s"] >= known["flops_per_s"] else known
+    return {**found, **best, "flops_shape": better["flops_shape"]}

@@ -1,0 +1,186 @@
+"""`narrows measure`: the origin's experiment, or any other, on this machine; progress, resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from narrows.cli._output import emit, output_options
+from narrows.cli._ranges import parse_range
+from narrows.errors import InputError
+
+if TYPE_CHECKING:
+    from narrows._values import Experiment, Report, WeightSource
+
+PRODUCT_RANK = 128
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--shape", metavar="DxE", help="Input and output features of a made weight, e.g. 4096x14336.")
+@click.option("--weight", metavar="FILE:TENSOR", help="A real weight, (E, D) as in nn.Linear.")
+@click.option("--weight-right", metavar="FILE:TENSOR", help="Second operand: the weight is right^T weight (query, key).")
+@click.option("--input", "activations", metavar="FILE:TENSOR", help="Real activations, (N, D).")
+@click.option("--layout", type=click.Choice(["out-in", "in-out"]), default="out-in", help="Of --weight in its file.")
+@click.option("--tokens", metavar="RANGE", default="64..4096", show_default=True, help="Sequence lengths T.")
+@click.option("--rank", metavar="RANGE", help="Middle dimensions. Default: doubling from 64 (or 16) to min(D, E).")
+@click.option("--kind", type=click.Choice(["bilinear", "linear"]), help="Default: linear for one --weight or D != E.")
+@click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True, help="Heads of a product.")
+@click.option("--kv-heads", type=click.IntRange(min=1), help="Key heads that the heads share. Default: --heads.")
+@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16 (fp32, bf16, fp16).")
+@click.option("--mode", default="eager", show_default=True, help="eager, graph (CUDA graph), or both: eager,graph.")
+@click.option("--cache", default="hot", show_default=True, help="hot, cold, or both: hot,cold.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of made weights and inputs.")
+@click.option("--minutes", type=float, default=8.0, show_default=True, help="Time in all, earlier runs included.")
+@click.option("--store", type=click.Path(path_type=Path), help="SQLite file. Default: one for this user.")
+@click.option("--fresh", is_flag=True, help="Forget what the store holds of this experiment first.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report (JSON) here.")
+@output_options
+def command(*, output: Path | None, output_format: str, **options: object) -> None:
+    r"""Measure time, memory and error of thin chains beside dense.
+
+    Without arguments: S = (X W) X^T against S = (X A)(X B)^T at d = 4096, for three weights. A run that
+    was stopped continues where it was; nothing is measured twice.
+
+    \b
+    RANGE: A..B doubles from A through B; commas list values.
+
+    \b
+    Example:
+      narrows measure --shape 256x256 --tokens 64,128 --rank 16..64 --minutes 0.1 -o report.json
+    """
+    _check_folder(output)
+    report = _measure(options)
+    if output is not None:
+        from narrows._files import write_text_atomic
+
+        write_text_atomic(output, report.to_json())
+        click.echo(f"wrote {output}: narrows show {output}", err=True)
+    from narrows.reporting import best_table, weights_table
+
+    emit([best_table(report), weights_table(report)], output_format)
+
+
+def _check_folder(output: Path | None) -> None:
+    """Refuse a path that could not be written, before hours are spent."""
+    if output is not None and not output.absolute().parent.is_dir():
+        raise InputError(f"--output={output}: its folder does not exist. Make it first: nothing was measured yet.")
+
+
+def _measure(options: dict[str, object]) -> Report:
+    from narrows.bench import run_experiment
+    from narrows.cli._progress import progress_bar
+
+    experiment = _experiment(options)
+    store, minutes, fresh = options["store"], options["minutes"], options["fresh"]
+    assert store is None or isinstance(store, Path)
+    assert isinstance(minutes, float)
+    with progress_bar() as show:
+        try:
+            return run_experiment(experiment, store=store, minutes=minutes, progress=show, fresh=bool(fresh))
+        except KeyboardInterrupt:
+            click.echo("stopped: everything measured so far is kept; run the same command to continue.", err=True)
+            raise
+
+
+def _words(text: object, known: tuple[str, ...], name: str) -> tuple[str, ...]:
+    words = tuple(dict.fromkeys(word.strip() for word in str(text).split(",")))
+    for word in words:
+        if word not in known:
+            raise InputError(f"{name}={text!r}: {word!r} is not one of {', '.join(known)} (commas list several).")
+    return words
+
+
+def _place(text: object, name: str) -> tuple[str, str]:
+    """Split FILE:TENSOR; an .npy file holds one array and needs no tensor name."""
+    path, colon, tensor = str(text).rpartition(":")
+    if not colon and str(text).endswith(".npy"):
+        return str(text), ""
+    if not colon or not path or not tensor:
+        raise InputError(f"{name}={text!r} must be FILE:TENSOR, e.g. model.safetensors:layers.0.mlp.up_proj.weight.")
+    return path, tensor
+
+
+def _sizes(shape: object) -> tuple[int, int]:
+    parts = str(shape or "4096x4096").lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--shape={shape!r} must be DxE, e.g. 4096x14336 (input x output features).")
+    return int(parts[0]), int(parts[1])
+
+
+def _default_ranks(max_rank: int) -> tuple[int, ...]:
+    first = 64 if max_rank >= 256 else min(16, max_rank)
+    ranks = [first]
+    while ranks[-1] * 2 <= max_rank:
+        ranks.append(ranks[-1] * 2)
+    return tuple(ranks)
+
+
+def _weights(options: dict[str, object]) -> tuple[tuple[WeightSource, ...], int, int]:
+    """Return the weights and (D, E): one real weight, or three made ones side by side."""
+    from dataclasses import replace
+
+    from narrows._values import WeightSource
+
+    if options["weight"] is None:
+        if options["weight_right"] is not None:
+            raise InputError(f"--weight-right={options['weight_right']} needs --weight, the left operand, too.")
+        D, E = _sizes(options["shape"])
+        inner = min(PRODUCT_RANK, max(min(D, E) // 2, 1))
+        made = (
+            WeightSource("gaussian", "gaussian"),
+            WeightSource("power-law 0.7", "power", exponent=0.7),
+            WeightSource(f"product of rank {inner}", "product", inner=inner),
+        )
+        return made, D, E
+    if options["shape"] is not None:
+        raise InputError(f"--shape={options['shape']} and --weight exclude each other: the file gives the shape.")
+    from narrows.bench import file_shapes
+
+    path, tensor = _place(options["weight"], "--weight")
+    right = _place(options["weight_right"], "--weight-right") if options["weight_right"] else ("", "")
+    source = WeightSource(
+        tensor or Path(path).stem,
+        "file",
+        path=path,
+        tensor=tensor,
+        right_path=right[0],
+        right_tensor=right[1],
+        layout=options["layout"],  # type: ignore[arg-type]
+    )
+    heads, kv_heads = int(str(options["heads"])), int(str(options["kv_heads"] or 0))
+    D, E, inner = file_shapes(source, heads=heads, kv_heads=kv_heads)
+    return (replace(source, inner=inner) if inner else source,), D, E
+
+
+def _experiment(options: dict[str, object]) -> Experiment:
+    from narrows._values import CACHES, MODES, Experiment
+
+    tokens = parse_range(str(options["tokens"]), "--tokens")
+    wanted = None if options["rank"] is None else parse_range(str(options["rank"]), "--rank")
+    modes = _words(options["mode"], MODES, "--mode")
+    caches = _words(options["cache"], CACHES, "--cache")
+    weights, D, E = _weights(options)
+    product = options["weight_right"] is not None
+    kind = options["kind"] or ("linear" if (options["weight"] and not product) or D != E else "bilinear")
+    max_rank = weights[0].inner if product else min(D, E)
+    activations = _place(options["activations"], "--input") if options["activations"] else ("", "")
+    return Experiment(
+        kind=kind,  # type: ignore[arg-type]
+        in_features=D,
+        out_features=E,
+        tokens=tokens,
+        ranks=wanted or _default_ranks(max_rank),
+        weights=weights,
+        dtype=str(options["dtype"]),
+        device=str(options["device"]),
+        modes=modes,  # type: ignore[arg-type]
+        caches=caches,  # type: ignore[arg-type]
+        heads=int(str(options["heads"])),
+        kv_heads=int(str(options["kv_heads"] or 0)),
+        input_path=activations[0],
+        input_tensor=activations[1],
+        seed=int(str(options["seed"])),
+    )

@@ -1,0 +1,132 @@
+"""What operands must be, checked once at the public door; a call that is right costs comparisons only.
+
+Letters: T tokens, U other tokens, D input, E output features, R rank, H heads.
+Nothing here reads an address or a value: torch.compile and torch.export trace through it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from narrows.errors import DeviceError, DtypeError, ShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+_FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def check_linear(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
+    """Raise ShapeError, DtypeError or DeviceError unless (x a^T) b + bias is defined."""
+    _check_same("factors.b", b, "factors.a", a)
+    _check_same("x", x, "factors.a", a)
+    _check_rows("x", x, a, "D", least=a.ndim - 1)
+    if bias is None:
+        return
+    _check_same("bias", bias, "factors.b", b)
+    if bias.shape != b.shape[-1:]:
+        raise ShapeError(f"bias {_sizes(bias)} must be (E,) = ({b.shape[-1]},) for factors {_pair(a, b)}.")
+
+
+def check_bilinear(x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, mask: Tensor | None) -> None:
+    """Raise ShapeError, DtypeError or DeviceError unless (x a^T)(y b^T)^T + mask is defined."""
+    _check_same("factors.b", b, "factors.a", a)
+    _check_same("x", x, "factors.a", a)
+    _check_rows("x", x, a, "D", least=2)
+    if y is not None:
+        _check_same("y", y, "factors.b", b)
+        _check_rows("y", y, b, "E", least=2)
+        if not _broadcasts(x.shape[:-2], y.shape[:-2]):
+            raise ShapeError(f"x {_sizes(x)} and y {_sizes(y)} have leading dimensions that do not broadcast.")
+    elif a.shape[-1] != b.shape[-1]:
+        raise ShapeError(
+            f"Y = X needs D = E, but factors {_pair(a, b)} have D={a.shape[-1]}, E={b.shape[-1]}. "
+            f"Pass y (..., U, {b.shape[-1]})."
+        )
+    if mask is not None:
+        _check_mask(mask, x, bilinear_shape(x, a, y))
+
+
+def linear_shape(x: Tensor, a: Tensor, b: Tensor) -> tuple[int, ...]:
+    """Return the shape of a linear result, (..., [H,] T, E)."""
+    if a.ndim == 2:
+        return (*x.shape[:-1], b.shape[-1])
+    return (*broadcast(x.shape[:-2], a.shape[:-2]), x.shape[-2], b.shape[-1])
+
+
+def bilinear_shape(x: Tensor, a: Tensor, y: Tensor | None) -> tuple[int, ...]:
+    """Return the shape of a bilinear result, (..., [H,] T, U)."""
+    other = x if y is None else y
+    lead = broadcast(broadcast(x.shape[:-2], a.shape[:-2]), other.shape[:-2])
+    return (*lead, x.shape[-2], other.shape[-2])
+
+
+def _check_same(name: str, tensor: Tensor, against: str, other: Tensor) -> None:
+    """Raise unless both share device (torch.mm of cpu and meta gives garbage without an error) and dtype."""
+    if tensor.device != other.device:
+        raise DeviceError(f"{name} is on {tensor.device} and {against} is on {other.device}: move both to one device.")
+    if tensor.dtype != other.dtype and not _autocast_unites(tensor, other):
+        raise DtypeError(
+            f"{name} is {tensor.dtype} and {against} is {other.dtype}: give both the same dtype, one of "
+            "float32, bfloat16, float16, float64."
+        )
+
+
+def _autocast_unites(left: Tensor, right: Tensor) -> bool:
+    """Return whether autocast will cast both to its dtype; it leaves float64 and what is not floating alone."""
+    kind = left.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+        return False
+    return all(t.dtype in _FLOATING and t.dtype != torch.float64 for t in (left, right))
+
+
+def _check_rows(name: str, tensor: Tensor, weight: Tensor, letter: str, *, least: int) -> None:
+    """Raise unless `tensor` is (..., rows, features) with the weight's features and heads."""
+    if tensor.ndim < least:
+        raise ShapeError(f"{name} {_sizes(tensor)} needs at least {least} dimensions, (..., tokens, {letter}).")
+    if tensor.shape[-1] != weight.shape[-1]:
+        raise ShapeError(
+            f"{name} {_sizes(tensor)} has {tensor.shape[-1]} features (last dimension), the factors "
+            f"{_sizes(weight)} have {letter}={weight.shape[-1]}."
+        )
+    if weight.ndim == 3 and tensor.ndim > 2 and not _broadcasts(tensor.shape[-3:-2], weight.shape[:1]):
+        raise ShapeError(
+            f"{name} {_sizes(tensor)} has {tensor.shape[-3]} in the place of the heads, the factors {_sizes(weight)} "
+            f"have H={weight.shape[0]}. If it is a batch that all heads share, pass {name}.unsqueeze(-3)."
+        )
+
+
+def _check_mask(mask: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    if mask.dtype == torch.bool:
+        if mask.device != x.device:
+            raise DeviceError(f"mask is on {mask.device} and x is on {x.device}: move both to one device.")
+    else:
+        _check_same("mask (not bool)", mask, "x", x)
+    if mask.ndim > len(shape) or not all(
+        m in (1, s) for m, s in zip(reversed(mask.shape), reversed(shape), strict=False)
+    ):
+        raise ShapeError(f"mask {_sizes(mask)} does not broadcast to the scores {tuple(shape)}.")
+
+
+def _broadcasts(left: Sequence[int], right: Sequence[int]) -> bool:
+    return all(m == n or 1 in (m, n) for m, n in zip(reversed(left), reversed(right), strict=False))
+
+
+def broadcast(left: Sequence[int], right: Sequence[int]) -> tuple[int, ...]:
+    """Return the common shape of two that broadcast."""
+    if len(left) < len(right):
+        left, right = right, left
+    start = len(left) - len(right)
+    return (*left[:start], *(n if m == 1 else m for m, n in zip(left[start:], right, strict=True)))
+
+
+def _sizes(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _pair(a: Tensor, b: Tensor) -> str:
+    return f"a {_sizes(a)}, b {_sizes(b)}"

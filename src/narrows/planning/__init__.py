@@ -1,0 +1,12 @@
+"""Decisions from reports: which rank for which length, and whether two runs differ. Pure: no device."""
+
+from narrows.planning._choose import choose as choose
+from narrows.planning._compare import Difference as Difference
+from narrows.planning._compare import Differences as Differences
+from narrows.planning._compare import compare as compare
+from narrows.planning._frontier import Candidate as Candidate
+from narrows.planning._frontier import Point as Point
+from narrows.planning._frontier import Scope as Scope
+from narrows.planning._frontier import pick as pick
+from narrows.planning._frontier import points as points
+from narrows.planning._frontier import scope as scope
