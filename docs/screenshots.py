@@ -1,3 +1,4 @@
+# ruff: noqa: INP001  # a script, not a package
 """Take the pictures of a report's page that the docs show: python docs/screenshots.py REPORT.json OUTDIR.
 
 Writes light.png, dark.png (1280 pixels wide) and narrow.png (a phone's 390) of the page from its top
@@ -62,7 +63,7 @@ def _run(page: Path, action: str, *, width: int, height: int, is_dark: bool) -> 
             f"--window-size={max(width, NARROWEST)},{height}",
         ]
         scheme = f"--blink-settings=preferredColorScheme={0 if is_dark else 1}"
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # our own page
             [*command, scheme, action, frame.as_uri()], capture_output=True, text=True, check=True, timeout=60
         )
     return done.stdout

@@ -27,7 +27,7 @@ README = ROOT / "README.md"
 RECORDED = Path("benchmarks/results/bench-cpu.json")
 COMMANDS = (
     f"narrows show {RECORDED} --best",
-    f"narrows choose {RECORDED} --tokens 1024 --error 0.05",
+    f"narrows choose {RECORDED} --tokens 1024 --error 0.01 --weight 'product of rank 128'",
 )
 UNRECORDED = f"""No run is recorded in this checkout. `make bench` measures one; then
 `cp build/bench.json {RECORDED} && make docs` puts its table and its transcript here."""

@@ -54,8 +54,12 @@ def section(title: str, thing: object) -> str:
 
 
 def members(kind: type) -> Iterator[tuple[str, object]]:
-    """Yield the methods and properties that the class itself documents, in order of definition."""
-    for name, value in vars(kind).items():
+    """Yield the public methods and properties that narrows itself defines, in order of definition."""
+    found: dict[str, object] = {}
+    for base in kind.__mro__:
+        if base.__module__.startswith("narrows"):
+            found = {**found, **{name: value for name, value in vars(base).items() if name not in found}}
+    for name, value in found.items():
         function = value.__func__ if isinstance(value, classmethod) else value
         if not name.startswith("_") and (inspect.isfunction(function) or isinstance(function, property)):
             yield name, value
@@ -74,10 +78,20 @@ def signature(name: str, thing: object) -> str:
     return f"```python\n{name}{parameters(thing)}\n```\n"
 
 
+class Dots:
+    """A default that cannot be written down."""
+
+    def __repr__(self) -> str:
+        return "..."
+
+
 def parameters(thing: object) -> str:
     """Return "(weight, *, rank=None)": the shapes and types are told by the docstring."""
     plain = [
-        parameter.replace(annotation=parameter.empty)
+        parameter.replace(
+            annotation=parameter.empty,
+            default=Dots() if inspect.isfunction(parameter.default) else parameter.default,
+        )
         for name, parameter in inspect.signature(thing).parameters.items()  # type: ignore[arg-type]
         if name not in {"self", "cls"}
     ]

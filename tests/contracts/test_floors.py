@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -51,3 +52,30 @@ def test_torch_in_planning_is_reported(root: Path, tmp_path: Path) -> None:
     result = lint(tree)
     assert result.returncode == 1
     assert "narrows.planning -> torch" in result.stdout
+
+
+def names_taken_from_the_top(folder: Path) -> set[tuple[str, str]]:
+    """Return (file, name) of every `from narrows import name` below the top that names no module and no version.
+
+    import-linter cannot see through them: the top resolves public names on first use.
+    """
+    modules = {path.stem for path in folder.iterdir()} | {"__version__"}
+    return {
+        (str(path.relative_to(folder)), alias.name)
+        for path in folder.rglob("*.py")
+        if path.parent != folder
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module == "narrows"
+        for alias in node.names
+        if alias.name not in modules
+    }
+
+
+def test_no_floor_takes_public_names_from_the_top(root: Path) -> None:
+    assert not names_taken_from_the_top(root / "src/narrows")
+
+
+def test_a_public_name_taken_from_the_top_is_found(tmp_path: Path) -> None:
+    (tmp_path / "ops").mkdir()
+    (tmp_path / "ops/_linear.py").write_text("from narrows import __version__, measure, ops\n", encoding="utf-8")
+    assert names_taken_from_the_top(tmp_path) == {("ops/_linear.py", "measure")}

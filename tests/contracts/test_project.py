@@ -37,7 +37,7 @@ FORBIDDEN = tuple(
 def project_files(root: Path) -> list[Path]:
     """Return every text file that belongs to the project: tracked or about to be."""
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
         cwd=root,
         capture_output=True,
         text=True,
@@ -127,3 +127,8 @@ def test_an_old_python_is_refused_with_its_version(root: Path, tmp_path: Path) -
     )
     assert result.returncode != 0
     assert f"narrows needs Python 3.11 or newer; {old} is Python 3.9.2." in result.stdout
+
+
+def test_every_script_that_make_calls_is_there(root: Path) -> None:
+    named = re.findall(r"(?:tools|benchmarks)/\w+\.\w+", (root / "Makefile").read_text(encoding="utf-8"))
+    assert not [name for name in named if not (root / name).exists()]

@@ -83,3 +83,10 @@ def test_hot_rows_are_held_to_the_caches_ceilings_only_while_they_fit():
     assert limit_ns(fits, 0, CEILINGS, mode="eager", cache="hot") == pytest.approx(1e6 / 40 + 1e6 / 20)
     assert limit_ns(fits, 0, CEILINGS, mode="eager", cache="cold") == pytest.approx(1e6 / 10 + 1e6 / 5)
     assert limit_ns(too_large, 0, CEILINGS, mode="eager", cache="hot") == pytest.approx(1e9 / 10 + 1e6 / 5)
+
+
+def test_launches_overlap_with_work_on_a_device_that_works_while_the_host_launches():
+    cost = Cost(flops=10**12, bytes_read=1, bytes_written=1, intermediate_bytes=0)
+    tiny = Cost(flops=1, bytes_read=1, bytes_written=1, intermediate_bytes=0)
+    assert limit_ns(cost, 2, CEILINGS, mode="eager", cache="hot", is_asynchronous=True) == pytest.approx(10e9)
+    assert limit_ns(tiny, 2, CEILINGS, mode="eager", cache="hot", is_asynchronous=True) == pytest.approx(2000)

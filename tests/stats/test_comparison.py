@@ -11,7 +11,15 @@ from narrows._values import Row
 def row(rank, variant, samples, rounds=None, tokens=64, **kwargs):
     times = tuple(float(s) for s in samples)
     return Row(
-        tokens, rank, variant, "eager", "hot", "ok", samples_ns=times, rounds=tuple(rounds or range(len(times))), **kwargs
+        tokens,
+        rank,
+        variant,
+        "eager",
+        "hot",
+        "ok",
+        samples_ns=times,
+        rounds=tuple(rounds or range(len(times))),
+        **kwargs,
     )
 
 

@@ -9,16 +9,25 @@ if TYPE_CHECKING:
     from narrows._values import Cache, Ceilings, Mode
 
 
-def limit_ns(cost: Cost, launches: int, ceilings: Ceilings, *, mode: Mode, cache: Cache) -> float:
-    """Return max(bytes read / read ceiling + bytes written / write ceiling, FLOPs / matmul ceiling) + launches.
+def limit_ns(
+    cost: Cost, launches: int, ceilings: Ceilings, *, mode: Mode, cache: Cache, is_asynchronous: bool = False
+) -> float:
+    """Return the least time of one call: moving or computing, whichever is longer, and the launches.
 
-    Hot rows whose whole working set fits the last-level cache are held to the cache's ceilings;
-    all others to memory's.
+    Moving is bytes read / read ceiling + bytes written / write ceiling. Hot rows whose whole working
+    set fits the last-level cache are held to the cache's ceilings; all others to memory's.
+
+    Args:
+        launches: kernels of one call.
+        is_asynchronous: the device works while the host launches (a GPU). Launches then overlap with
+            work, and the limit is the longer of the two; a CPU does one after the other. (On an H200,
+            1024 tokens, a sum would have called the dense chain 17 % faster than its limit.)
     """
     fits = cache == "hot" and cost.memory_bytes <= ceilings.last_level_cache_bytes
     read = ceilings.hot_read_bytes_per_s if fits else ceilings.read_bytes_per_s
     write = ceilings.hot_write_bytes_per_s if fits else ceilings.write_bytes_per_s
     moving = cost.bytes_read / read + cost.bytes_written / write
     computing = cost.flops / ceilings.flops_per_s
-    launch = ceilings.graph_launch_ns if mode == "graph" else ceilings.eager_launch_ns
-    return max(moving, computing) * 1e9 + launches * launch
+    working = max(moving, computing) * 1e9
+    launching = launches * (ceilings.graph_launch_ns if mode == "graph" else ceilings.eager_launch_ns)
+    return max(working, launching) if is_asynchronous else working + launching

@@ -17,8 +17,9 @@ UNLIMITED = 1 << 60
 def _folders(controller: str, root: Path) -> Iterator[Path]:
     """Give the folders that may hold the limits of this process: its own group, then each parent up to the mount."""
     for line in read_text(root / "proc/self/cgroup").splitlines():
-        _, names, group = line.split(":", 2)
-        if names and controller not in names.split(","):
+        number, _, rest = line.partition(":")
+        names, _, group = rest.partition(":")
+        if not number.isdigit() or (names and controller not in names.split(",")):
             continue
         mount = root / "sys/fs/cgroup" / (controller if names else "")
         parts = group.strip("/").split("/") if group.strip("/") else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from typing import Any
 
 from narrows._machine._software import installed_version
@@ -21,7 +22,12 @@ THROTTLES = {
 def check_cpu(device: str) -> None:
     """Raise DeviceError for a device that is neither a CPU nor a CUDA GPU."""
     if device != "cpu":
-        raise DeviceError(f"device={device!r} is not known. Use 'cpu', 'cuda' or 'cuda:1'.")
+        raise unknown(device)
+
+
+def unknown(device: str) -> DeviceError:
+    """Return the error for a device that has no such name anywhere."""
+    return DeviceError(f"device={device!r} is not known. Use 'cpu', 'cuda' or 'cuda:1'.")
 
 
 def index(device: str) -> int:
@@ -35,9 +41,9 @@ def index(device: str) -> int:
     """
     import torch
 
-    _, _, number = device.partition(":")
-    if not device.startswith("cuda") or (number and not number.isdigit()) or device == "cuda:":
-        check_cpu(device)
+    named = re.fullmatch(r"cuda(?::([0-9]{1,4}))?", device)
+    if named is None:
+        raise unknown(device)
     if not torch.cuda.is_available():
         built = torch.version.cuda
         found = f"torch {torch.__version__} is built for CUDA {built} but sees no GPU" if built else ""
@@ -47,7 +53,7 @@ def index(device: str) -> int:
             "on a machine with an NVIDIA driver."
         )
     count = torch.cuda.device_count()
-    chosen = int(number) if number else torch.cuda.current_device()
+    chosen = int(named[1]) if named[1] else torch.cuda.current_device()
     if chosen >= count:
         raise DeviceError(f"device={device!r} is not there: {count} GPU(s) found. Use 'cuda:0'..'cuda:{count - 1}'.")
     return chosen
@@ -114,8 +120,15 @@ def conditions(device: str) -> dict[str, str]:
     nvml = _nvml()
     if nvml is None:
         return {"GPU clocks": "not read: install nvidia-ml-py"}
+    try:
+        return _read(nvml, str(torch.cuda.get_device_properties(number).uuid))
+    except nvml.NVMLError as fault:  # a part of a GPU (MIG) has no clocks of its own
+        return {"GPU clocks": f"not read: {fault}"}
+
+
+def _read(nvml: Any, uuid: str) -> dict[str, str]:
     # By UUID: torch's numbers follow CUDA_VISIBLE_DEVICES, the management library's do not.
-    handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(number).uuid}")
+    handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     reasons = nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)
     held = [name for bit, name in THROTTLES.items() if reasons & bit]
     return {

@@ -39,8 +39,8 @@ def _operand(rows: int, columns: int, dtype: torch.dtype, device: str) -> torch.
     """Return normal random values: zeros would draw less power and let a GPU clock higher."""
     size = rows * columns
     generator = torch.Generator().manual_seed(rows * 8191 + columns)
-    pattern = torch.randn(min(size, PATTERN), generator=generator)
-    return pattern.repeat(-(-size // len(pattern)))[:size].view(rows, columns).to(device=device, dtype=dtype)
+    pattern = torch.randn(min(size, PATTERN), generator=generator).to(device=device, dtype=dtype)
+    return pattern.repeat(-(-size // len(pattern)))[:size].view(rows, columns)
 
 
 def work(shape: Shape, layout: Layout, dtype: torch.dtype, device: str) -> Work:

@@ -40,7 +40,7 @@ def worst(result: torch.Tensor, reference: Reference) -> float:
         return 0.0
     error = (result.detach().to(torch.float64) - reference.value.to(result.device)).abs()
     ratio = torch.where(error == 0, 0.0, error / reference.bound.to(result.device))
-    return float(torch.nan_to_num(ratio, nan=math.inf).max())
+    return float(torch.where(ratio.isnan(), math.inf, ratio).max())
 
 
 class _Projection:
@@ -128,9 +128,7 @@ class LinearOracle:
         self._arithmetic = Arithmetic.of(dtype or x_TD.dtype, middle=middle, device=x_TD.device)
         self._x = _Projection(x_TD, a_RD, self._arithmetic)
         self._b = b_RE.detach().to(torch.float64)
-        self._bias = torch.zeros((), dtype=torch.float64, device=x_TD.device)
-        if bias_E is not None:
-            self._bias = bias_E.detach().to(torch.float64)
+        self._bias = self._b.new_zeros(()) if bias_E is None else bias_E.detach().to(torch.float64)
 
     def at(self, rank: int) -> Reference:
         """Return value and bound at a rank, 1..R."""

@@ -74,6 +74,7 @@ def exact_operands(
     rank: int,
     dtype: torch.dtype,
     other_tokens: int | None = None,
+    is_self: bool = False,
     device: str | torch.device = "cpu",
     seed: int = 0,
 ) -> Operands:
@@ -85,6 +86,7 @@ def exact_operands(
 
     Args:
         other_tokens: U, default T.
+        is_self: for bilinear with D = E: y is x.
 
     Raises:
         InputError: no such operands were found: the sizes are too large for `dtype`.
@@ -97,6 +99,7 @@ def exact_operands(
         a = _ternary(rank, in_features, density, generator)
         b = _ternary(rank, out_features, density, generator)
         y = _ternary(others, out_features, density, generator) if kind == "bilinear" else None
+        y = x if is_self else y
         expected = _exact_result(x, a, b, y, EXACT[dtype])
         if expected is not None:
             cast = [t if t is None else t.to(dtype).to(device) for t in (x, a, b, y, expected)]

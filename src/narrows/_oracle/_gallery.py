@@ -31,12 +31,8 @@ def gallery(size: int = 32, *, seed: int = 0) -> Iterator[tuple[str, torch.Tenso
     yield "outlier", outlier
     yield "scaled up", gaussian * 2.0**60
     yield "scaled down", gaussian * 2.0**-60
-    for name, shape in {
-        "tall": (3 * size, size),
-        "wide": (size, 3 * size),
-        "row": (1, size),
-        "column": (size, 1),
-    }.items():
+    shapes = {"tall": (3 * size, size), "wide": (size, 3 * size), "row": (1, size), "column": (size, 1)}
+    for name, shape in shapes.items():
         yield name, torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
@@ -70,11 +66,12 @@ def _with_spectrum(sigma: torch.Tensor, generator: torch.Generator) -> torch.Ten
     size = len(sigma)
     u = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
     v = torch.linalg.qr(torch.randn(size, size, generator=generator, dtype=torch.float64)).Q
-    return (u * sigma) @ v.mT
+    weight: torch.Tensor = (u * sigma) @ v.mT
+    return weight
 
 
 def _kahan(size: int, theta: float = 1.2) -> torch.Tensor:
     """Return Kahan's matrix: upper triangular, ill-conditioned, its diagonal hides its rank."""
-    rows = math.sin(theta) ** torch.arange(size, dtype=torch.float64)
+    rows = torch.full((size,), math.sin(theta), dtype=torch.float64).pow(torch.arange(size))
     upper = torch.triu(torch.full((size, size), -math.cos(theta), dtype=torch.float64), diagonal=1)
     return rows[:, None] * (upper + torch.eye(size, dtype=torch.float64))

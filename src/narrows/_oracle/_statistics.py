@@ -1,4 +1,4 @@
-"""T2: are the errors as large, as even and as unbiased as rounding at the declared places makes them?
+"""T2: errors are as large, as even and as unbiased as rounding at the declared places makes them.
 
 Catches what T1 cannot: a low-precision accumulator, a scale that is off by 2^-8, truncation
 instead of rounding. Needs random normal data and at least 10^4 elements.
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+
+from narrows.errors import InputError
 
 if TYPE_CHECKING:
     from narrows._oracle._bounds import Reference
@@ -84,8 +86,12 @@ def statistics(result: torch.Tensor, reference: Reference, emulated: torch.Tenso
         result: (..., T, U) or (..., T, E), of normal operands; at least 10^4 elements.
         reference: its exact value.
         emulated: from `emulate`, of the same operands.
+
+    Raises:
+        InputError: too few elements to tell.
     """
-    assert result.numel() >= MIN_ELEMENTS, f"{result.numel()} elements are too few: T2 needs {MIN_ELEMENTS}"  # noqa: S101
+    if result.numel() < MIN_ELEMENTS:
+        raise InputError(f"result {tuple(result.shape)} has {result.numel()} elements: T2 needs {MIN_ELEMENTS}.")
     error = result.to(torch.float64) - reference.value
     expected = emulated.to(torch.float64) - reference.value
     rms = _rms(error)

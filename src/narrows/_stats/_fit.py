@@ -1,4 +1,4 @@
-"""Laws: does y grow like x^k, and is k above 1?"""
+"""Laws: the exponent k of y ~ x^k, with its interval."""
 
 from __future__ import annotations
 

@@ -29,9 +29,7 @@ def dtype_name(dtype: object) -> str:
     name = str(dtype).removeprefix("torch.")
     name = DTYPE_ALIASES.get(name, name)
     if name not in DTYPE_BYTES:
-        raise InputError(
-            f"dtype={name} is not supported. Use one of: float32, bfloat16, float16, float64."
-        )
+        raise InputError(f"dtype={name} is not supported. Use one of: float32, bfloat16, float16, float64.")
     return name
 
 
@@ -93,7 +91,7 @@ class Problem:
             )
         if x.shape[-1] != weight.shape[-1]:
             raise ShapeError(
-                f"x has D={x.shape[-1]} features, weight {tuple(weight.shape)} has D={weight.shape[-1]} (last dimension)."
+                f"x {tuple(x.shape)} has D={x.shape[-1]}, but weight {tuple(weight.shape)} has D={weight.shape[-1]}."
             )
         features = max(x.shape[-1], 1)
         return cls(

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from narrows._values._experiment import Experiment
+from narrows._values._json import load_value
 from narrows._values._machine import Cache, Ceilings, Machine, Mode
 from narrows._values._problem import Problem
-from narrows._values._json import load_value
 
 SCHEMA = 1
 
@@ -168,4 +168,3 @@ class Report:
             FileError: not JSON, not a report, or of a newer schema; the text names the place.
         """
         return load_value(cls, text, source=source, schema=SCHEMA)
-

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from narrows._values import Experiment, Factors
 
+Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
+
 SAMPLED_ROWS = 64
 RESAMPLES = 1000
 
@@ -29,13 +31,13 @@ def sampled_rows(tokens: int, seed: int) -> torch.Tensor:
     return torch.randperm(tokens, generator=generator)[:SAMPLED_ROWS].sort().values
 
 
-def _norms(matrix: torch.Tensor) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _norms(matrix: torch.Tensor) -> Vector:
     """Return the squared norm of each sampled row (over heads and columns)."""
     squares = matrix.double().square().sum(dim=-1)
     return np.asarray((squares if squares.ndim == 1 else squares.sum(dim=0)).cpu().numpy())
 
 
-def upper95(error_K: np.ndarray, norm_K: np.ndarray, *, seed: int = 0) -> float:  # type: ignore[type-arg]
+def upper95(error_K: Vector, norm_K: Vector, *, seed: int = 0) -> float:
     """Return the one-sided upper 95 % end of sqrt(sum error / sum norm), by bootstrap over rows."""
     picks = np.random.default_rng(seed).integers(0, len(error_K), (RESAMPLES, len(error_K)))
     top, bottom = error_K[picks].sum(axis=1), norm_K[picks].sum(axis=1)
@@ -55,6 +57,7 @@ class _Chain:
 
 def output_errors(
     experiment: Experiment,
+    *,
     weight_name: str,
     exact_weight: torch.Tensor,
     factors: Factors,

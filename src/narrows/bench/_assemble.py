@@ -29,15 +29,24 @@ def _weight(fields: dict[str, Any]) -> WeightRecord:
     return WeightRecord(**{**fields, "singular_values": tuple(fields["singular_values"]), "factor_errors": errors})
 
 
-def _limit(check: Check, point: Point, ceilings: Ceilings | None) -> float | None:
+def _limit(check: Check, point: Point, ceilings: Ceilings | None, device: str) -> float | None:
     if ceilings is None or not check.can_be_timed:
         return None
     held = check.memory_bytes - check.bytes_read - check.bytes_written
     cost = _cost.Cost(check.flops, check.bytes_read, check.bytes_written, held)
-    return _cost.limit_ns(cost, check.launches, ceilings, mode=point.mode, cache=point.cache)
+    return _cost.limit_ns(
+        cost,
+        check.launches,
+        ceilings,
+        mode=point.mode,
+        cache=point.cache,
+        is_asynchronous=device.startswith("cuda"),
+    )
 
 
-def _row(point: Point, check: Check | None, samples: list[tuple[int, float]], ceilings: Ceilings | None) -> Row:
+def _row(
+    point: Point, check: Check | None, samples: list[tuple[int, float]], ceilings: Ceilings | None, device: str
+) -> Row:
     if check is None:
         return Row(**point.to_json(), status="not measured", reason="the time budget was spent before its turn")
     kept = samples if check.can_be_timed else []
@@ -54,7 +63,7 @@ def _row(point: Point, check: Check | None, samples: list[tuple[int, float]], ce
         flops=check.flops,
         bytes_read=check.bytes_read,
         bytes_written=check.bytes_written,
-        limit_ns=_limit(check, point, ceilings),
+        limit_ns=_limit(check, point, ceilings, device),
         memory_bytes=check.memory_bytes,
         peak_memory_bytes=check.peak_memory_bytes,
         rounding=check.rounding,
@@ -73,7 +82,7 @@ def assemble(sweep: Sweep, store: Store) -> Report:
             weights.append(_weight({**fact["weight"], "name": source.name}))
             errors += [OutputError(**{**error, "weight": source.name}) for error in fact["errors"]]
     points = [point for tokens in asked.tokens for point in sweep.points(tokens)]
-    rows = [_row(p, sweep.check_of(p), store.samples(keys.point(p)), ceilings) for p in points]
+    rows = [_row(p, sweep.check_of(p), store.samples(keys.point(p)), ceilings, asked.device) for p in points]
     return Report(
         experiment=asked,
         machine=_machine(sweep.opening["machine"]),

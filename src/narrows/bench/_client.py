@@ -7,7 +7,7 @@ import selectors
 import subprocess
 import sys
 import tempfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from narrows import errors
 
@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in close)
-        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "narrows.bench._worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ class Worker:
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
 
-    def __enter__(self) -> Worker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

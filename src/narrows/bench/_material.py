@@ -69,8 +69,9 @@ def _power(experiment: Experiment, exponent: float) -> torch.Tensor:
     size = min(D, E)
     left, _ = torch.linalg.qr(_gaussian(experiment, "power-left", E, size))
     right, _ = torch.linalg.qr(_gaussian(experiment, "power-right", D, size))
-    sigma = torch.arange(1, size + 1, dtype=torch.float32) ** -exponent
-    return (left * (sigma * (E**0.5 / sigma.norm()))) @ right.T
+    sigma: torch.Tensor = torch.arange(1, size + 1, dtype=torch.float32).pow(-exponent)
+    scaled: torch.Tensor = left * (sigma * float(E**0.5 / sigma.norm()))
+    return torch.mm(scaled, right.mT)
 
 
 def _per_head(matrix: torch.Tensor, groups: int, experiment: Experiment, what: str) -> torch.Tensor:

@@ -69,7 +69,7 @@ def run_experiment(
     Args:
         experiment: what to measure.
         store: SQLite file; default: one a user. What it holds is not measured again.
-        minutes: time for this experiment in all, earlier runs included.
+        minutes: time to check and sample in all, earlier runs included; factorising is not counted.
         progress: called before every step.
         fresh: forget first what the store holds of this experiment.
 
@@ -79,13 +79,15 @@ def run_experiment(
     """
     if not minutes > 0:
         raise InputError(f"minutes={minutes} must be > 0.")
-    with Store(store or default_store()) as opened:
-        with Sweep(experiment, opened, minutes=minutes, progress=progress) as sweep:
-            sweep.open()
-            if fresh:
-                sweep.forget()
-            sweep.run()
-            return assemble(sweep, opened)
+    with (
+        Store(store or default_store()) as opened,
+        Sweep(experiment, opened, minutes=minutes, progress=progress) as sweep,
+    ):
+        sweep.open()
+        if fresh:
+            sweep.forget()
+        sweep.run()
+        return assemble(sweep, opened)
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class Session:
         operands = self._timed_operands if index == 0 else make_operands(source, self.experiment)
         factors = operands.factorize(max(self.experiment.ranks))
         certificate = factors.certificate
-        assert certificate is not None  # noqa: S101 (factorize always certifies)
+        assert certificate is not None
         sigma_HR = torch.tensor(certificate.singular_values, dtype=torch.float64)
         ranks = self.experiment.ranks
         record = WeightRecord(
@@ -81,7 +81,9 @@ class Session:
         )
         x, y = self._inputs
         weight, factors = operands.exact().to(self.device), factors.to(self.device)
-        errors = tuple(output_errors(self.experiment, source.name, weight, factors, x, y))
+        errors = tuple(
+            output_errors(self.experiment, weight_name=source.name, exact_weight=weight, factors=factors, x=x, y=y)
+        )
         if index == 0:
             self._keep(factors.to(self.dtype))
         return record, errors
@@ -118,8 +120,8 @@ class Session:
     @cached_property
     def _given(self) -> Factors:
         left, right = self._timed_operands.left, self._timed_operands.right
-        assert left is not None  # noqa: S101 (only a product has the association "given")
-        assert right is not None  # noqa: S101
+        assert left is not None
+        assert right is not None
         return Factors(left, right, is_ordered=False).to(self.device, self.dtype)
 
     @cached_property
@@ -158,7 +160,7 @@ class Session:
 
     def _compare(self, point: Point, facts: Check) -> Check:
         """Run the point and hold its sampled rows against their bound."""
-        assert self._gate is not None  # noqa: S101 (_move_to made it)
+        assert self._gate is not None
         peak = self._device_peak(point, facts) if self.device.type == "cuda" else None
         rows = self._timer(point).output().index_select(-2, self._gate.rows)
         reference = self._reference(point, self._gate)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from filelock import FileLock, Timeout
 
@@ -51,7 +51,7 @@ class Store:
             self._lock.release()
             raise
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +77,8 @@ class Store:
     def add_sample(self, key: str, round_: int, ns: float, calls: int) -> None:
         """Keep one sample. The same (key, round) twice is an error: nothing is measured twice."""
         with self._translated(), self._db:
-            self._db.execute("INSERT INTO samples (key, round, ns, calls) VALUES (?, ?, ?, ?)", (key, round_, ns, calls))
+            values = (key, round_, ns, calls)
+            self._db.execute("INSERT INTO samples (key, round, ns, calls) VALUES (?, ?, ?, ?)", values)
 
     def samples(self, key: str) -> list[tuple[int, float]]:
         """Return (round, nanoseconds a call) of a row, in the order of rounds."""

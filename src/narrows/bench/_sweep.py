@@ -11,7 +11,7 @@ import json
 import random
 import time
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from narrows._stats import FEWEST_ROUNDS, paired_ratio
 from narrows.bench._client import RequestFailed, Worker, WorkerDied
@@ -21,13 +21,13 @@ from narrows.errors import ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from narrows._values import Experiment
     from narrows.bench._store import Store
 
 TARGET_WIDTH = 0.05
-VISIT_SECONDS = 5.0  # a length is left after this long, so that slow minutes fall on all of them
+FIRST_ROUND_SECONDS = 60.0  # even a tiny budget gets one round of every length, if that takes no longer
+VISIT_SECONDS = 5.0  # a length is left after this long, so that slow minutes fall on all of them alike
 SLOWEST_FLOPS = 1e9  # a row slower than this a second (plus a minute) is given up
 PREPARE_SECONDS = 3600.0
 MAX_RESTARTS = 3
@@ -41,11 +41,13 @@ class Progress:
         text: for people.
         spent: seconds used of the budget, earlier runs of this experiment included.
         budget: seconds allowed in all.
+        is_notice: worth a line of its own, not only a look at the bar.
     """
 
     text: str
     spent: float
     budget: float
+    is_notice: bool = False
 
 
 class Sweep:
@@ -58,16 +60,18 @@ class Sweep:
         self._store = store
         self._progress = progress
         self._budget = minutes * 60
+        self._visit = min(VISIT_SECONDS, self._budget / (10 * len(experiment.tokens)))
         self._folder = store.path.parent / f"{store.path.name}.factors"
         self._text = json.dumps(asdict(experiment))
         self._worker = Worker()
         self._memory_worker: Worker | None = None
         self.opening: dict[str, Any] = {}
-        self._started = time.monotonic()
+        self._started: float | None = None
+        self._is_first = False
         self._spent_before = 0.0
         self._checks: dict[Point, Check] = {}
 
-    def __enter__(self) -> Sweep:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,13 +81,14 @@ class Sweep:
 
     @property
     def spent(self) -> float:
-        """Seconds this experiment has taken, earlier runs included."""
-        return self._spent_before + time.monotonic() - self._started
+        """Seconds of checking and sampling, earlier runs included; preparation is not counted."""
+        now = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._spent_before + now
 
-    @property
     def is_over(self) -> bool:
-        """The time is spent."""
-        return self.spent >= self._budget
+        """Say whether the time is spent; the first round of every length has a minute in any case."""
+        allowed = max(self._budget, FIRST_ROUND_SECONDS) if self._is_first else self._budget
+        return self.spent >= allowed
 
     def points(self, tokens: int) -> list[Point]:
         """Return every point of one length: dense first, then ranks ascending."""
@@ -99,7 +104,7 @@ class Sweep:
     def open(self) -> Keys:
         """Ask the child what it is and what the experiment's content is."""
         self._say("starting")
-        self.opening = self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
+        self.opening = self._ask_open()
         fingerprint = self.opening["machine"]["fingerprint"]
         self.keys = Keys(self.experiment, fingerprint, tuple(self.opening["weights"]), self.opening["input"])
         self._spent_before = self._store.fact(self.keys.run("spent")) or 0.0
@@ -115,17 +120,23 @@ class Sweep:
     def run(self) -> None:
         """Measure until every interval is narrow enough or the time is spent."""
         if self._is_finished():
+            self._say("nothing left to measure: give more --minutes to go on, --fresh to start over", is_notice=True)
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._prepare()
-        for tokens in self.experiment.tokens:
-            if self.is_over:
-                break
-            self._examine(tokens)
-            self._round(tokens)
+        self._started = time.monotonic()
+        self._first_rounds()
         self._repeat()
         self._note_spent()
         self._clear()
+
+    def _first_rounds(self) -> None:
+        self._is_first = True
+        for tokens in self.experiment.tokens:
+            self._examine(tokens)
+            if not any(self._samples(point) for point in self._timed(tokens)):
+                self._round(tokens)
+        self._is_first = False
 
     def check_of(self, point: Point) -> Check | None:
         """Return what is known of a point, from this run or an earlier one."""
@@ -137,16 +148,17 @@ class Sweep:
         return self._checks[point]
 
     def _is_finished(self) -> bool:
-        """An earlier run spent the whole budget, or left nothing to do."""
-        if self.is_over:
+        """Say whether an earlier run spent the whole budget, or left nothing to do."""
+        if self.is_over():
             return True
         prepared = all(self._store.fact(self.keys.weight(i)) is not None for i in range(len(self.keys.weights)))
-        return prepared and all(self._is_narrow(tokens) for tokens in self.experiment.tokens)
+        return prepared and all(self._is_final(t) and self._is_narrow(t) for t in self.experiment.tokens)
 
-    def _say(self, text: str) -> None:
-        self._progress(Progress(text, self.spent, self._budget))
+    def _say(self, text: str, *, is_notice: bool = False) -> None:
+        self._progress(Progress(text, self.spent, self._budget, is_notice))
 
     def _note_spent(self) -> None:
+        """Keep how long this experiment has taken, for a run that continues it."""
         self._store.put_fact(self.keys.run("spent"), "spent", self.spent)
 
     def _clear(self) -> None:
@@ -180,7 +192,7 @@ class Sweep:
         """Check every point of a length that has no final check yet."""
         for point in self.points(tokens):
             known = self.check_of(point)
-            if self.is_over or (known is not None and known.is_final):
+            if self.is_over() or (known is not None and known.is_final):
                 continue
             self._say(f"checking {point}")
             self._keep(point, self._check(point))
@@ -224,13 +236,17 @@ class Sweep:
         operations = 2 * asked.heads * (point.tokens + (asked.other_tokens or point.tokens)) * width * inner
         return 120 + operations / SLOWEST_FLOPS
 
+    def _ask_open(self) -> dict[str, Any]:
+        answer = self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
+        return dict(answer)
+
     def _restart(self) -> None:
         """Replace a child that died."""
         for attempt in range(MAX_RESTARTS):
             self._worker.close()
             self._worker = Worker()
             try:
-                self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
+                self._ask_open()
             except WorkerDied as event:
                 if attempt == MAX_RESTARTS - 1:
                     raise ResourceError(f"the measuring process cannot be started any more ({event}).") from None
@@ -245,16 +261,16 @@ class Sweep:
         return dict(self._store.samples(self.keys.point(point)))
 
     def _round(self, tokens: int) -> None:
-        """Take one sample of every dense point and of every thin point that has the fewest samples."""
+        """Take one sample of every dense point and of every thin point that has the fewest paired ones."""
         points = self._timed(tokens)
         samples = {point: self._samples(point) for point in points}
-        thin = [point for point in points if point.rank is not None]
-        fewest = min((len(samples[point]) for point in thin), default=0)
+        counts = {point: _num_paired(point, samples) for point in points if point.rank is not None}
+        fewest = min(counts.values(), default=0)
         number = 1 + max((max(s, default=-1) for s in samples.values()), default=-1)
-        wanted = [p for p in points if p.rank is None or len(samples[p]) == fewest]
+        wanted = [point for point in points if point.rank is None or counts[point] == fewest]
         random.Random(number).shuffle(wanted)  # noqa: S311 (an order, not a secret)
         for point in wanted:
-            if self.is_over:
+            if self.is_over():
                 return
             self._say(f"round {number + 1}: {point}")
             self._sample(point, number)
@@ -268,34 +284,49 @@ class Sweep:
             self._restart()
             self._keep(point, Check(event.status, event.reason))
         else:
-            self._store.add_sample(self.keys.point(point), number, answer["ns"], answer["calls"])
+            self._store.add_sample(self.keys.point(point), number, round(answer["ns"], 1), answer["calls"])
 
     def _repeat(self) -> None:
         """Visit the lengths in turn, the one that has had the least time first."""
         taken = dict.fromkeys(self.experiment.tokens, 0.0)
-        while not self.is_over:
+        while not self.is_over():
             open_lengths = [tokens for tokens in self.experiment.tokens if not self._is_narrow(tokens)]
             if not open_lengths:
                 return
             tokens = min(open_lengths, key=lambda length: taken[length])
             start = time.monotonic()
-            while not self.is_over and time.monotonic() - start < VISIT_SECONDS and not self._is_narrow(tokens):
+            while not self.is_over() and time.monotonic() - start < self._visit and not self._is_narrow(tokens):
                 self._round(tokens)
             taken[tokens] += time.monotonic() - start
             self._note_spent()
 
+    def _is_final(self, tokens: int) -> bool:
+        """Say whether no point of a length is worth another try."""
+        return all((check := self.check_of(point)) is not None and check.is_final for point in self.points(tokens))
+
     def _is_narrow(self, tokens: int) -> bool:
-        """Every ratio of a length, against every dense association, has an interval under 5 %."""
+        """Say whether every ratio of a length, against every dense association, is known to 5 %."""
         points = self.points(tokens)
         if any(self.check_of(point) is None for point in points):
             return False
         samples = {point: self._samples(point) for point in self._timed(tokens)}
-        for thin, times in samples.items():
-            for dense, dense_times in samples.items():
-                same = (thin.mode, thin.cache) == (dense.mode, dense.cache)
-                if thin.rank is not None and dense.rank is None and same and not _is_known(times, dense_times):
-                    return False
-        return True
+        pairs = [
+            (times, dense_times)
+            for thin, times in samples.items()
+            for dense, dense_times in samples.items()
+            if thin.rank is not None and dense.rank is None
+            if (thin.mode, thin.cache) == (dense.mode, dense.cache)
+        ]
+        return all(_is_known(times, dense_times) for times, dense_times in pairs)
+
+
+def _num_paired(point: Point, samples: dict[Point, dict[int, float]]) -> int:
+    """Count the rounds that hold the point and every dense side of its condition: only they make ratios."""
+    rounds = set(samples[point])
+    for dense, times in samples.items():
+        if dense.rank is None and (dense.mode, dense.cache) == (point.mode, point.cache):
+            rounds &= times.keys()
+    return len(rounds)
 
 
 def _is_known(times: dict[int, float], dense_times: dict[int, float]) -> bool:

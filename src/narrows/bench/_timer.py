@@ -101,14 +101,15 @@ class _DeviceTimer:
         raise NotImplementedError
 
     def sample(self) -> tuple[float, int]:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         self._settle()
         torch.cuda.synchronize(self._device)
         start.record()
         self._launch()
         end.record()
         torch.cuda.synchronize(self._device)
-        return start.elapsed_time(end) * 1e6 / self._count, self._count
+        return float(start.elapsed_time(end)) * 1e6 / self._count, self._count
 
 
 class EventTimer(_DeviceTimer):
@@ -135,7 +136,7 @@ class GraphTimer(_DeviceTimer):
 
     def __init__(self, ring: Ring, device: torch.device) -> None:
         super().__init__(device, len(ring) if len(ring) > 1 else GRAPH_CALLS)
-        stream = torch.cuda.Stream(device)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(2):

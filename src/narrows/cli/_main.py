@@ -82,7 +82,7 @@ class _Verbs(click.Group):
             sys.stdout.flush()
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except (Exception, KeyboardInterrupt) as fault:  # noqa: BLE001 (the last door: one message for all)
+        except (Exception, KeyboardInterrupt) as fault:  # the last door: one message for all
             if ctx.params.get("debug"):
                 raise
             ctx.exit(_report(fault))

@@ -43,6 +43,8 @@ def emit(tables: Table | Sequence[Table], output_format: str | None) -> None:
     elif output_format == "md":
         click.echo("\n\n".join(table_markdown(table) for table in shown))
     elif sys.stdout.isatty():
+        from narrows.cli._draw import draw
+
         draw(shown)
     else:
         click.echo("\n\n".join(table_text(table) for table in shown))
@@ -75,25 +77,3 @@ def _guarded(value: object) -> object:
         return "" if value is None else value
     text = "".join(c for c in value if c.isprintable())
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
-
-
-def draw(tables: Sequence[Table]) -> None:
-    """Draw tables on the terminal."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table as Drawn
-    from rich.text import Text
-
-    from narrows.reporting import clean
-
-    console = Console(markup=False, highlight=False, emoji=False)
-    for table in tables:
-        drawn = Drawn(title=Text(clean(table.title), style="bold"), title_justify="left", box=SIMPLE_HEAD)
-        for column in table.columns:
-            drawn.add_column(Text(column.title), justify=column.align, overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*(Text(clean(cell.text)) for cell in row))
-        console.print(drawn)
-        if table.note:
-            console.print(Text(clean(table.note), style="dim"))
-        console.print()

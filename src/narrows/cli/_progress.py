@@ -31,12 +31,15 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bar
 
-    columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]}"), TextColumn("{task.description}", markup=False))
+    text = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]}"), text)
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0, left="")
 
         def show(step: Progress) -> None:
             left = f"at most {_clock(step.budget - step.spent)} left"
+            if step.is_notice:
+                bar.console.print(step.text, markup=False, highlight=False)
             bar.update(task, completed=min(step.spent / step.budget, 1.0), description=step.text, left=left)
 
         yield show
@@ -49,6 +52,8 @@ class _Log:
         self._next = 0.0
 
     def __call__(self, step: Progress) -> None:
-        if time.monotonic() >= self._next:
+        if step.is_notice:
+            click.echo(step.text, err=True)
+        elif time.monotonic() >= self._next:
             self._next = time.monotonic() + LOG_SECONDS
             click.echo(f"[at most {_clock(step.budget - step.spent)} left] {step.text}", err=True)

@@ -20,7 +20,7 @@ PRODUCT_RANK = 128
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--shape", metavar="DxE", help="Input and output features of a made weight, e.g. 4096x14336.")
 @click.option("--weight", metavar="FILE:TENSOR", help="A real weight, (E, D) as in nn.Linear.")
-@click.option("--weight-right", metavar="FILE:TENSOR", help="Second operand: the weight is right^T weight (query, key).")
+@click.option("--weight-right", metavar="FILE:TENSOR", help="Second operand (key): the weight is right^T weight.")
 @click.option("--input", "activations", metavar="FILE:TENSOR", help="Real activations, (N, D).")
 @click.option("--layout", type=click.Choice(["out-in", "in-out"]), default="out-in", help="Of --weight in its file.")
 @click.option("--tokens", metavar="RANGE", default="64..4096", show_default=True, help="Sequence lengths T.")
@@ -33,13 +33,13 @@ PRODUCT_RANK = 128
 @click.option("--cache", default="hot", show_default=True, help="hot, cold, or both: hot,cold.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of made weights and inputs.")
-@click.option("--minutes", type=float, default=8.0, show_default=True, help="Time in all, earlier runs included.")
+@click.option("--minutes", type=float, default=8.0, show_default=True, help="Time to sample, earlier runs included.")
 @click.option("--store", type=click.Path(path_type=Path), help="SQLite file. Default: one for this user.")
 @click.option("--fresh", is_flag=True, help="Forget what the store holds of this experiment first.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report (JSON) here.")
 @output_options
 def command(*, output: Path | None, output_format: str, **options: object) -> None:
-    r"""Measure time, memory and error of thin chains beside dense.
+    """Measure time, memory and error of thin chains beside dense.
 
     Without arguments: S = (X W) X^T against S = (X A)(X B)^T at d = 4096, for three weights. A run that
     was stopped continues where it was; nothing is measured twice.

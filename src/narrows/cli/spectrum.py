@@ -43,7 +43,7 @@ def command(
     npz: Path | None,
     output_format: str,
 ) -> None:
-    r"""Show the error of every rank, for each 2-D weight of a safetensors file, a .npy file or a model's folder.
+    """Show the error of every rank, for each 2-D weight of a safetensors file, a .npy file or a model's folder.
 
     No factors of a rank have a smaller error than the one shown (exact SVD). PATTERN is a regular
     expression that may match anywhere in a name.
@@ -97,7 +97,7 @@ def _matching(layer: str, matrices: list[str], source: Path) -> set[str]:
     else:
         found = {layer} & set(matrices)
     if not found:
-        raise InputError(missing_name("2-D tensor", layer, tuple(matrices), f"--layer: {source}"))
+        raise InputError(missing_name("2-D tensor", layer.removeprefix(PATTERN), tuple(matrices), f"--layer: {source}"))
     return found
 
 

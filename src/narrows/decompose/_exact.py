@@ -15,6 +15,5 @@ if TYPE_CHECKING:
 def exact(weight: Scaled) -> Spectrum:
     """Return every singular value and vector of a weight (E, D) or (H, E, D)."""
     u, sigma, vt = torch.linalg.svd(weight.tensor, full_matrices=False)
-    return Spectrum(
-        "exact", u, sigma, vt, norm=float(torch.linalg.vector_norm(weight.tensor)), exponent=weight.exponent
-    )
+    norm = float(torch.linalg.vector_norm(weight.tensor))
+    return Spectrum("exact", u, sigma, vt, norm, weight.exponent)

@@ -75,6 +75,4 @@ def _from_budget(budget: Budget, full: int, bytes_per_rank: int) -> Limits:
             f"no rank fits max_bytes={budget.max_bytes}: the nearest is rank 1 with {bytes_per_rank} bytes.",
             nearest={"rank": 1, "bytes": bytes_per_rank},
         )
-    return Limits(
-        fitting, is_bounded=True, error=budget.error, max_bytes=budget.max_bytes, bytes_per_rank=bytes_per_rank
-    )
+    return Limits(fitting, True, budget.error, budget.max_bytes, bytes_per_rank)

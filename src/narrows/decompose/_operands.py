@@ -40,9 +40,7 @@ def check_operand(name: str, tensor: torch.Tensor) -> None:
         InputError: not a plain strided torch.Tensor.
         DtypeError, DeviceError, ShapeError, NonFiniteError: as their names say.
     """
-    if type(tensor) not in {torch.Tensor, torch.nn.Parameter} or tensor.layout != torch.strided:
-        layout = f" with layout {tensor.layout}" if isinstance(tensor, torch.Tensor) else ""
-        raise InputError(f"{name} is a {type(tensor).__name__}{layout}: give a plain dense torch.Tensor.")
+    _check_plain(name, tensor)
     if tensor.dtype not in DTYPES:
         raise DtypeError(
             f"{name} is {tensor.dtype}, which has no factorisation here. "
@@ -53,6 +51,14 @@ def check_operand(name: str, tensor: torch.Tensor) -> None:
     if tensor.is_meta:
         raise DeviceError(f"{name} is on the meta device and has no values: load it on cpu or cuda first.")
     _check_finite(name, tensor.detach())
+
+
+def _check_plain(name: str, tensor: object) -> None:
+    """Refuse subclasses (sharded, quantised): they may compute something else than values."""
+    if type(tensor) not in {torch.Tensor, torch.nn.Parameter}:
+        raise InputError(f"{name} is a {type(tensor).__name__}: give a plain torch.Tensor.")
+    if isinstance(tensor, torch.Tensor) and tensor.layout != torch.strided:
+        raise InputError(f"{name} has the layout {tensor.layout}: give a dense tensor, {name}.to_dense().")
 
 
 def _check_finite(name: str, tensor: torch.Tensor) -> None:
@@ -81,9 +87,8 @@ def check_product(left: torch.Tensor, right: torch.Tensor) -> None:
     if left.ndim != right.ndim or left.shape[-2] != right.shape[-2]:
         raise ShapeError(f"{shapes} must be (K, D) and (K, E), or (H, K, D) and (G, K, E), with the same K.")
     if left.ndim == 3 and left.shape[0] % right.shape[0]:
-        raise ShapeError(
-            f"{shapes}: H={left.shape[0]} heads of left must be a multiple of G={right.shape[0]} of right."
-        )
+        H, G = left.shape[0], right.shape[0]
+        raise ShapeError(f"{shapes}: the H={H} heads of left must be a multiple of the G={G} of right.")
     if left.dtype != right.dtype:
         raise DtypeError(f"left is {left.dtype} and right is {right.dtype}: give both the same dtype.")
     if left.device != right.device:

@@ -40,7 +40,7 @@ class Spectrum:
         norm = self.norm * 4.0**self.exponent
         if not math.isfinite(norm):
             raise NonFiniteError("the norm of the weight overflows float64: divide the weight by a power of two first.")
-        sigma_HK = torch.atleast_2d(self.sigma) * 4.0**self.exponent
+        sigma_HK = self.sigma.reshape(-1, self.sigma.shape[-1]) * 4.0**self.exponent
         values = tuple(tuple(row) for row in sigma_HK.tolist())
         return Certificate(self.method, values, norm, residual=math.nan, tail=self.tail, distance=self.distance)
 

@@ -69,8 +69,11 @@ def _project_once(x: Tensor, pair_R2D: Tensor) -> tuple[Tensor, Tensor]:
     """Return views p (..., T, R) and q^T (..., R, T) of one mm over all tokens."""
     rank, _, width = pair_R2D.shape
     both = pair_R2D.view(2 * rank, width) @ x.reshape(-1, width).mT
-    both = both.view(rank, 2, *x.shape[:-1])
-    return both[:, 0].movedim(0, -1), both[:, 1].movedim(0, -2)
+    p_transposed, q_transposed = both[0::2], both[1::2]
+    if x.ndim > 2:
+        p_transposed = p_transposed.view(rank, *x.shape[:-1]).movedim(0, -2)
+        q_transposed = q_transposed.view(rank, *x.shape[:-1]).movedim(0, -2)
+    return p_transposed.mT, q_transposed
 
 
 def _project_heads(x: Tensor, pair_HR2D: Tensor) -> tuple[Tensor, Tensor]:

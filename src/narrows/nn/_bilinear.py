@@ -37,6 +37,9 @@ class LowRankBilinear(OrderedModule):
     """
 
     kind: Kind = "bilinear"
+    pair: Tensor
+    a: Tensor
+    b: Tensor
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class LowRankBilinear(OrderedModule):
     def factors(self) -> Factors:
         """The factors, as views that share memory and gradients with the parameters."""
         ordered = self.is_ordered
-        return Factors(*self._prefix(self.rank), self._certificate, ordered)
+        return Factors(*self._prefix(self.rank), self._certificate, is_ordered=ordered)
 
     def forward(self, x: Tensor, y: Tensor | None = None, *, mask: Tensor | None = None) -> Tensor:
         """Return the scores (..., [H,] T, U).
@@ -91,7 +94,7 @@ class LowRankBilinear(OrderedModule):
             y: (..., U, E); None: Y = X.
             mask: as in `narrows.bilinear`.
         """
-        a, b = self._prefix(self._rank_at(x.shape[-2]))
+        a, b = self._prefix(self._rank_at(x.shape[-2] if x.ndim > 1 else 1))
         return bilinear_tensors(x, a, b, y, scale=self.scale, mask=mask)
 
     def extra_repr(self) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from narrows._values import Factors
 from narrows.errors import InputError, RankError, ShapeError
 from narrows.nn._ordered import OrderedModule
-from narrows.nn._plain import is_plain_linear
+from narrows.nn._plain import has_bias, is_plain_linear
 from narrows.ops import linear_tensors
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class LowRankLinear(OrderedModule):
 
         Args:
             factors: a (R, D), b (R, E), without heads.
-            bias: (E,), of the factors' dtype and device.
+            bias: (E,), cast to the factors' dtype and device.
             plan: ranks by number of tokens; None: always R.
 
         Raises:
@@ -102,12 +102,12 @@ class LowRankLinear(OrderedModule):
         """The factors, as views that share memory and gradients with the children's weights."""
         down, up = self._linears()
         ordered = self.is_ordered
-        return Factors(down.weight, up.weight.mT, self._certificate, ordered)
+        return Factors(down.weight, up.weight.mT, self._certificate, is_ordered=ordered)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y (..., E) of x (..., D)."""
         down, up = self.down, self.up
-        if not (is_plain_linear(down) and is_plain_linear(up) and down.bias is None):
+        if not (is_plain_linear(down) and is_plain_linear(up)) or has_bias(down):
             return up(down(x))  # type: ignore[no-any-return]
         a, b = down.weight, up.weight.mT
         rank = self._rank_at(prod(x.shape[:-1]))

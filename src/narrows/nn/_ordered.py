@@ -1,4 +1,4 @@
-"""What both modules share: are the weights still in order of importance, and which rank does a plan want?
+"""What both modules share: whether the weights are still in order of importance, and a plan's ranks.
 
 A prefix of ranks is the best smaller pair only while the rows are ordered. An optimizer step, a
 loaded state dict, any in-place change ends that; torch counts such changes in `Tensor._version`.
@@ -6,6 +6,7 @@ loaded state dict, any in-place change ends that; torch counts such changes in `
 
 from __future__ import annotations
 
+import weakref
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from narrows._values import Certificate, Factors, Kind, Plan
+
+_Seen = tuple["weakref.ref[Tensor]", int]
 
 
 class OrderedModule(nn.Module):
@@ -44,7 +47,7 @@ class OrderedModule(nn.Module):
         self._plan: Plan | None = None
         self._rank_table: tuple[tuple[int, int, int], ...] = ()
         self._is_ordered = False
-        self._versions: tuple[int, ...] = ()
+        self._seen: tuple[_Seen, ...] = ()
         self._certificate: Certificate | None = None
 
     @abstractmethod
@@ -69,7 +72,7 @@ class OrderedModule(nn.Module):
         to True to declare the present weights ordered, for instance after loading a state dict
         that was saved from ordered factors. A change through `weight.data` is not seen.
         """
-        if self._is_ordered and _versions(self._weights()) != self._versions:
+        if self._is_ordered and not _is_unchanged(self._seen, self._weights()):
             self._is_ordered, self._certificate = False, None
         return self._is_ordered
 
@@ -93,7 +96,7 @@ class OrderedModule(nn.Module):
         return super().train(mode)
 
     def _declare(self, *, is_ordered: bool, certificate: Certificate | None) -> None:
-        self._versions = _versions(self._weights())
+        self._seen = _look_at(self._weights())
         self._is_ordered = is_ordered
         self._certificate = certificate if is_ordered else None
 
@@ -112,13 +115,15 @@ class OrderedModule(nn.Module):
                 f"plan uses rank {plan.ranks[-1]}, this module holds rank {self.rank}. "
                 f"Factorise with rank >= {plan.ranks[-1]}, or set plan = None."
             )
-        smaller = tuple((c.tokens_from, c.tokens_to, c.rank) for c in plan.choices if c.rank not in {None, self.rank})
+        smaller = tuple(
+            (c.tokens_from, c.tokens_to, c.rank) for c in plan.choices if c.rank is not None and c.rank != self.rank
+        )
         if smaller and not self.is_ordered:
             raise RankError(
                 f"plan uses rank {smaller[0][2]} of {self.rank}, but these weights are not ordered, so a prefix is "
                 "not the best smaller pair. Factorise their product again, or set plan = None."
             )
-        return tuple((first, last, rank) for first, last, rank in smaller if rank is not None)
+        return smaller
 
     def _rank_at(self, tokens: int) -> int:
         """Return the plan's rank for this many tokens; the full rank wherever the plan does not apply."""
@@ -132,11 +137,11 @@ class OrderedModule(nn.Module):
         return self.rank
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_is_ordered": self.is_ordered}
+        return {**self.__dict__, "_is_ordered": self.is_ordered, "_seen": ()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._versions = _versions(self._weights())  # a copy's counters start again
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._seen = _look_at(self._weights())  # a copy has its own tensors and counters
 
     def extra_repr(self) -> str:
         """Return sizes, order and the plan's ranks."""
@@ -145,5 +150,16 @@ class OrderedModule(nn.Module):
         return f"{sizes}, is_ordered={self.is_ordered}{ranks}"
 
 
-def _versions(weights: tuple[Tensor, ...]) -> tuple[int, ...]:
-    return tuple(0 if weight.is_inference() else weight._version for weight in weights)  # noqa: SLF001
+def _look_at(weights: tuple[Tensor, ...]) -> tuple[_Seen, ...]:
+    return tuple((weakref.ref(weight), _version(weight)) for weight in weights)
+
+
+def _is_unchanged(seen: tuple[_Seen, ...], weights: tuple[Tensor, ...]) -> bool:
+    """Return whether these are the same tensors at the same versions."""
+    return len(seen) == len(weights) and all(
+        before() is now and version == _version(now) for (before, version), now in zip(seen, weights, strict=True)
+    )
+
+
+def _version(weight: Tensor) -> int:
+    return 0 if weight.is_inference() else weight._version  # noqa: SLF001

@@ -1,6 +1,8 @@
-"""May a fused forward read this child's weight, or must the child be called?"""
+"""Whether a fused forward may read a child's weight, or must call the child."""
 
 from __future__ import annotations
+
+from typing import TypeGuard
 
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
@@ -12,13 +14,19 @@ _PLAIN = (Tensor, nn.Parameter)
 _TRACED = (FakeTensor, FunctionalTensor)
 
 
-def is_plain_linear(child: nn.Module) -> bool:
+def is_plain_linear(child: nn.Module) -> TypeGuard[nn.Linear]:
     """Return whether calling `child` is nothing but x W^T + bias with an ordinary W.
 
     False for an adapter (LoRA), a subclass, a parametrization, a quantized or sharded weight,
     hooks of any sort and a replaced forward: a fused path would silently ignore them.
     """
     return type(child) is nn.Linear and not _is_hooked(child) and is_plain_tensor(child.weight)
+
+
+def has_bias(child: nn.Linear) -> bool:
+    """Return whether a linear adds a bias."""
+    bias: Tensor | None = child.bias  # torch annotates it as never None
+    return bias is not None
 
 
 def is_plain_tensor(tensor: Tensor) -> bool:
@@ -33,5 +41,5 @@ def _is_hooked(child: nn.Module) -> bool:
         or child._backward_hooks  # noqa: SLF001
         or child._backward_pre_hooks  # noqa: SLF001
         or "forward" in child.__dict__
-        or torch_module._has_any_global_hook()  # noqa: SLF001
+        or torch_module._has_any_global_hook()  # type: ignore[no-untyped-call]  # noqa: SLF001
     )

@@ -26,8 +26,8 @@ def bilinear(
 
     Differentiable in x, y, the factors and a float mask; works under torch.compile(fullgraph=True),
     torch.export, torch.autocast, inference_mode and FlopCounterMode, as one operation. The
-    backward pass computes both projections again instead of keeping them. torch.func.vmap is
-    not supported: leading dimensions are already batches.
+    backward pass computes both projections again instead of keeping them. torch.func.vmap
+    has no rule of its own and runs element by element: use leading dimensions.
 
     Args:
         x: (..., T, D); zero tokens are valid. Leading dimensions broadcast as in torch.matmul:

@@ -18,8 +18,8 @@ def linear(x: Tensor, factors: Factors, bias: Tensor | None = None, *, impl: str
 
     Differentiable in x, the factors and the bias; works under torch.compile(fullgraph=True),
     torch.export, torch.autocast, inference_mode and FlopCounterMode, as one operation. The
-    backward pass computes x a^T again instead of keeping it. torch.func.vmap is not supported:
-    leading dimensions are already batches.
+    backward pass computes x a^T again instead of keeping it. torch.func.vmap
+    has no rule of its own and runs element by element: use leading dimensions.
 
     Args:
         x: (..., T, D); zero tokens are valid. Leading dimensions broadcast as in torch.matmul:

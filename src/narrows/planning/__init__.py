@@ -1,6 +1,7 @@
 """Decisions from reports: which rank for which length, and whether two runs differ. Pure: no device."""
 
 from narrows.planning._choose import choose as choose
+from narrows.planning._choose import plan_from as plan_from
 from narrows.planning._compare import Difference as Difference
 from narrows.planning._compare import Differences as Differences
 from narrows.planning._compare import compare as compare

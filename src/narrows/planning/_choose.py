@@ -48,11 +48,14 @@ def choose(
     limits = budget or Budget()
     where = scope(report, weight=weight, mode=mode, cache=cache)
     found = points(report, where)
-    choices = tuple(_choices(found, limits)) if tokens is None else (_choice_at(found, tokens, limits),)
-    return _plan(report, where, limits, choices)
+    return plan_from(report, where, found, limits, tokens=tokens)
 
 
-def _plan(report: Report, where: Scope, budget: Budget, choices: tuple[Choice, ...]) -> Plan:
+def plan_from(
+    report: Report, where: Scope, found: Sequence[Point], budget: Budget, *, tokens: int | None = None
+) -> Plan:
+    """Return the plan that `choose` makes, from points that are known already."""
+    choices = tuple(_choices(found, budget)) if tokens is None else (_choice_at(found, tokens, budget),)
     experiment = report.experiment
     return Plan(
         kind=experiment.kind,

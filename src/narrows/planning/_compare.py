@@ -1,4 +1,4 @@
-"""Two reports of the same experiment: did any time change beyond doubt?"""
+"""Whether any time changed beyond doubt between two reports of the same experiment."""
 
 from __future__ import annotations
 

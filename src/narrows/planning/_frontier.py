@@ -9,7 +9,7 @@ from narrows._stats import against, compare_rows
 from narrows.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from narrows._stats import Comparison
     from narrows._values import Budget, Cache, Mode, OutputError, Report
@@ -86,16 +86,19 @@ def _one_of(name: str, value: str | None, known: Sequence[_Name]) -> _Name:
     raise InputError(f"{name}={value!r} is not in this report, which holds: {', '.join(known)}. Choose one of them.")
 
 
-def points(report: Report, where: Scope) -> tuple[Point, ...]:
+def points(report: Report, where: Scope, compared: Iterable[Comparison] | None = None) -> tuple[Point, ...]:
     """Return every length at which dense was measured, ascending.
 
     A thin row whose error is not known is no candidate: its price is not known.
+
+    Args:
+        compared: what `compare_rows` says of the report, where it was asked already.
 
     Raises:
         InputError: no length has a measured dense side in this scope.
     """
     by_tokens: dict[int, list[Comparison]] = {}
-    for found in compare_rows(report):
+    for found in compare_rows(report) if compared is None else compared:
         if (found.row.mode, found.row.cache) == (where.mode, where.cache):
             by_tokens.setdefault(found.row.tokens, []).append(found)
     if not by_tokens:

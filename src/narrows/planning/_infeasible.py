@@ -30,7 +30,9 @@ def infeasible_error(point: Point, budget: Budget) -> BudgetError:
             f"{taken}, {taken.measured.speedup.value:.2f}x (at least {taken.measured.speedup.low:.3f}x), "
             f"error {taken.error.upper95:.3g}, {taken.num_bytes} bytes"
         )
-    return BudgetError(f"Nothing meets {asked} at T={point.tokens}. Nearest: {figures}.{_other_way(point, budget)}", nearest)
+    return BudgetError(
+        f"Nothing meets {asked} at T={point.tokens}. Nearest: {figures}.{_other_way(point, budget)}", nearest
+    )
 
 
 def between_error(left: Point, right: Point, budget: Budget) -> BudgetError:

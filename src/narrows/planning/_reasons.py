@@ -18,8 +18,10 @@ def thin_reasons(point: Point, taken: Candidate, tied: tuple[Candidate, ...], bu
     """Return why this rank, at a measured length."""
     dense = point.dense
     reasons = [
-        f"At T={point.tokens} {taken} takes {ms(taken.measured.time_ns)} and dense ({dense.row.variant}) "
-        f"{ms(dense.time_ns)}: {interval(taken.measured.speedup)}.",
+        (
+            f"At T={point.tokens} {taken} takes {ms(taken.measured.time_ns)} and dense ({dense.row.variant}) "
+            f"{ms(dense.time_ns)}: {interval(taken.measured.speedup)}."
+        ),
         error_reason(taken, budget),
     ]
     if budget.max_bytes is not None:
@@ -44,8 +46,10 @@ def _tie_reason(taken: Candidate, tied: tuple[Candidate, ...]) -> tuple[str, ...
     if not smaller:
         return ()
     return (
-        f"Its time cannot be told apart from that of rank {numbers(smaller)}; among ties the largest rank is "
-        "taken, because its accuracy costs no time.",
+        (
+            f"Its time cannot be told apart from that of rank {numbers(smaller)}; among ties the largest rank is "
+            "taken, because its accuracy costs no time."
+        ),
     )
 
 
@@ -79,20 +83,26 @@ def dense_reasons(point: Point, budget: Budget) -> tuple[str, ...]:
     if not accurate:
         least = min(point.candidates, key=lambda c: c.error.upper95)
         return (
-            f"At T={point.tokens} no measured rank meets the error budget of {budget.error:g}: the smallest error is "
-            f"{least.error.upper95:.3g} at rank {least.rank}; {dense}, stays.",
+            (
+                f"At T={point.tokens} no measured rank meets the error budget of {budget.error:g}: the smallest "
+                f"error is {least.error.upper95:.3g} at rank {least.rank}; {dense}, stays."
+            ),
         )
     fitting = [c for c in accurate if meets_bytes(c.num_bytes, budget)]
     if not fitting:
         least = min(accurate, key=lambda c: c.num_bytes)
         return (
-            f"At T={point.tokens} no rank that meets the error fits {budget.max_bytes} bytes: the smallest takes "
-            f"{least.num_bytes} (rank {least.rank}); {dense}, stays.",
+            (
+                f"At T={point.tokens} no rank that meets the error fits {budget.max_bytes} bytes: the smallest takes "
+                f"{least.num_bytes} (rank {least.rank}); {dense}, stays."
+            ),
         )
     best = max(fitting, key=lambda c: c.measured.speedup.value)
     return (
-        f"At T={point.tokens} no admitted rank is faster than {dense}, beyond doubt: the best, {best}, gives "
-        f"{interval(best.measured.speedup)}; dense wins ties.",
+        (
+            f"At T={point.tokens} no admitted rank is faster than {dense}, beyond doubt: the best, {best}, gives "
+            f"{interval(best.measured.speedup)}; dense wins ties."
+        ),
         *_passed_over(point, budget),
         *_doubts(best),
     )
@@ -101,8 +111,10 @@ def dense_reasons(point: Point, budget: Budget) -> tuple[str, ...]:
 def between_reasons(left: Point, right: Point, at_left: Candidate, at_right: Candidate) -> tuple[str, ...]:
     """Return why one rank between two measured lengths."""
     return (
-        f"Between T={left.tokens} and T={right.tokens} {at_left} is taken, which meets the budget at both ends: "
-        f"{interval(at_left.measured.speedup)} and {interval(at_right.measured.speedup)}.",
+        (
+            f"Between T={left.tokens} and T={right.tokens} {at_left} is taken, which meets the budget at both ends: "
+            f"{interval(at_left.measured.speedup)} and {interval(at_right.measured.speedup)}."
+        ),
         *_doubts_of((at_left, at_right)),
     )
 
@@ -112,15 +124,15 @@ def dense_between_reasons(left: Point, right: Point, budget: Budget) -> tuple[st
     at_left = sorted({c.rank for c in feasible(left, budget)})
     at_right = sorted({c.rank for c in feasible(right, budget)})
     return (
-        f"Between T={left.tokens} and T={right.tokens} dense stays: no rank and implementation is admitted at both "
-        f"ends (T={left.tokens}: rank {numbers(at_left)}; T={right.tokens}: rank {numbers(at_right)}).",
+        (
+            f"Between T={left.tokens} and T={right.tokens} dense stays: no rank and implementation is admitted at both "
+            f"ends (T={left.tokens}: rank {numbers(at_left)}; T={right.tokens}: rank {numbers(at_right)})."
+        ),
     )
 
 
 def _doubts_of(candidates: Iterable[Candidate]) -> tuple[str, ...]:
-    return tuple(
-        f"Doubt about {c} at T={c.error.tokens}: {doubt}." for c in candidates for doubt in c.measured.doubts
-    )
+    return tuple(f"Doubt about {c} at T={c.error.tokens}: {doubt}." for c in candidates for doubt in c.measured.doubts)
 
 
 def interval(ratio: Ratio) -> str:

@@ -1,10 +1,37 @@
 """Tables, statements, the document and its page: what is read off a report. Never touches a device."""
 
+from narrows.reporting._document import document as document
+from narrows.reporting._html import html_page as html_page
+from narrows.reporting._part import Part as Part
+from narrows.reporting._part import of_weight as of_weight
+from narrows.reporting._part import parts as parts
 from narrows.reporting._records import Document as Document
 from narrows.reporting._records import Section as Section
+from narrows.reporting._sections_speed import ERROR_BUDGET as ERROR_BUDGET
+from narrows.reporting._sections_speed import findings as findings
+from narrows.reporting._sections_speed import findings_table as findings_table
+from narrows.reporting._statements import Judged as Judged
+from narrows.reporting._statements import statements as statements
 from narrows.reporting._table import Cell as Cell
 from narrows.reporting._table import Column as Column
 from narrows.reporting._table import Table as Table
+from narrows.reporting._tables import best_table as best_table
+from narrows.reporting._tables import budget_table as budget_table
+from narrows.reporting._tables import share_table as share_table
+from narrows.reporting._tables import speedup_table as speedup_table
+from narrows.reporting._tables import time_table as time_table
+from narrows.reporting._tables_complexity import complexity_table as complexity_table
+from narrows.reporting._tables_cost import doubts_table as doubts_table
+from narrows.reporting._tables_cost import error_table as error_table
+from narrows.reporting._tables_cost import memory_table as memory_table
+from narrows.reporting._tables_cost import preparation_table as preparation_table
+from narrows.reporting._tables_cost import rows_table as rows_table
+from narrows.reporting._tables_cost import weights_table as weights_table
+from narrows.reporting._tables_plan import differences_table as differences_table
+from narrows.reporting._tables_plan import plan_table as plan_table
+from narrows.reporting._tables_plan import reasons_table as reasons_table
+from narrows.reporting._tables_statements import statements_table as statements_table
+from narrows.reporting._tables_statements import verdicts_text as verdicts_text
 from narrows.reporting._text import clean as clean
 from narrows.reporting._text import table_markdown as table_markdown
 from narrows.reporting._text import table_text as table_text

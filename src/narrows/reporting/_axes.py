@@ -49,7 +49,7 @@ def error_axis(label: str, values: Iterable[float]) -> Axis:
     """Return a square-root axis of relative errors from 0: exact, 1 % and 100 % all have room on it."""
     high = 1.05 * max([*values, ERROR_STEPS[1]])
     ticks = tuple((step, f"{100 * step:g}%" if step else "0") for step in ERROR_STEPS if step <= high)
-    return Axis(label, 0.0, high, ticks, "root")
+    return Axis(label, -0.002 * high, high, ticks, "root")  # the root of 0.002 is 4 % of the width: room before 0
 
 
 def time_axis(label: str, values: Iterable[float]) -> Axis:

@@ -6,12 +6,10 @@ the hover text. Every speedup carries its errors there too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING
 
-from narrows._stats import TIE, compare_rows
-from narrows._values import CACHES, MODES
+from narrows._stats import TIE
+from narrows.planning import pick
 from narrows.reporting._axes import (
     categories_axis,
     error_axis,
@@ -21,136 +19,80 @@ from narrows.reporting._axes import (
     time_axis,
 )
 from narrows.reporting._plot import NUM_NAMED, Chart, Point, Series, ordered_style
+from narrows.reporting._sections_speed import ERROR_BUDGET
 from narrows.reporting._text import bytes_text, error_text, interval_text, time_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from narrows._stats import Comparison
-    from narrows._values import Cache, Mode, Report
+    from narrows.planning import Candidate
+    from narrows.reporting._part import Part
     from narrows.reporting._plot import Axis
 
 LABEL_SPACE = 1.25  # of the range above a point, for the two lines of its label
-BUDGET = 0.01  # the error of "within 1 %" in the chart of best speedups
 ERROR = "Error (upper 95 %)"
-SPEEDUP = "Speedup [99 % interval]"
+SPEEDUP = "Speedup [99 %]"
 PUBLISHED_FEATURES = 4096
 PUBLISHED = {64: 1.16, 128: 1.27, 256: 1.99, 512: 2.97, 1024: 6.07, 2048: 7.11, 4096: 9.46}
 TIE_ZONE = (1 / (1 + TIE), 1 + TIE)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Charts of one mode and cache state.
-
-    Attributes:
-        tokens, ranks: measured ones, ascending.
-        best: (tokens, rank) -> the fastest thin comparison.
-        dense: tokens -> the comparison of the faster dense association with itself.
-        errors: (weight, tokens, rank) -> upper 95 % end of the output error.
-        weights: names, the timed one first.
-
-    """
-
-    mode: Mode
-    cache: Cache
-    tokens: tuple[int, ...]
-    ranks: tuple[int, ...]
-    best: dict[tuple[int, int], Comparison]
-    dense: dict[int, Comparison]
-    errors: dict[tuple[str, int, int], float]
-    weights: tuple[str, ...]
-    is_published_shape: bool
-
-    @property
-    def name(self) -> str:
-        """How headings call it."""
-        return f"{self.mode.capitalize()}, {self.cache}"
-
-    def style(self, tokens: int) -> str:
-        """Return the colour class of a length."""
-        return ordered_style(self.tokens.index(tokens), len(self.tokens))
+def charts(part: Part) -> tuple[Chart, ...]:
+    """Return the charts of one part, in reading order; memory only where it is known."""
+    drawn = [speedup_by_rank(part), best_by_length(part), *speedup_by_error(part), time_and_limit(part)]
+    return (*drawn, memory_by_rank(part)) if any(c.row.memory_bytes for c in part.best.values()) else tuple(drawn)
 
 
-def groups(report: Report) -> tuple[Group, ...]:
-    """Return a group for every mode and cache state that has a thin row beside a dense one."""
-    found = []
-    errors = {(e.weight, e.tokens, e.rank): e.upper95 for e in report.errors}
-    everything = compare_rows(report)
-    for mode, cache in product(MODES, CACHES):
-        chosen = [c for c in everything if (c.row.mode, c.row.cache) == (mode, cache)]
-        best: dict[tuple[int, int], Comparison] = {}
-        for one in sorted(chosen, key=lambda c: c.time_ns, reverse=True):
-            if one.row.rank is not None:
-                best[one.row.tokens, one.row.rank] = one
-        if best:
-            found.append(
-                Group(
-                    mode=mode,
-                    cache=cache,
-                    tokens=tuple(sorted({t for t, _ in best})),
-                    ranks=tuple(sorted({r for _, r in best})),
-                    best=best,
-                    dense={c.row.tokens: c for c in chosen if c.row is c.dense},
-                    errors=errors,
-                    weights=tuple(weight.name for weight in report.experiment.weights),
-                    is_published_shape=_is_published_shape(report),
-                )
-            )
-    return tuple(found)
-
-
-def charts(group: Group) -> tuple[Chart, ...]:
-    """Return the charts of one group, in reading order; memory only where it is known."""
-    drawn = [speedup_by_rank(group), best_by_length(group), *speedup_by_error(group), time_and_limit(group)]
-    return (*drawn, memory_by_rank(group)) if any(c.row.memory_bytes for c in group.best.values()) else tuple(drawn)
-
-
-def speedup_by_rank(group: Group) -> Chart:
+def speedup_by_rank(part: Part) -> Chart:
     """Return speedup against rank, one line for a length."""
     series = []
-    for index, tokens in enumerate(group.tokens):
-        points = tuple(_speedup_point(group, tokens, rank, x=rank) for rank in _ranks(group, tokens))
-        series.append(Series(_tokens(tokens), f"t{tokens}", group.style(tokens), index, points, end_label=str(tokens)))
+    for index, tokens in enumerate(part.tokens):
+        points = tuple(_speedup_point(part, tokens, rank, x=rank) for rank in _ranks(part, tokens))
+        series.append(
+            Series(_tokens(tokens), f"t{tokens}", length_style(part, tokens), index, points, end_label=str(tokens))
+        )
     return Chart(
         key="speedup-rank",
         title="Speedup against rank",
         note="One line for each number of tokens; its band is the 99 % interval. "
         f"Above the grey zone (a tie with dense, within {TIE:.0%}) the thin chain is faster.",
-        columns=("Tokens", "Rank", "Implementation", SPEEDUP, *_error_columns(group), "Doubts"),
-        x=sizes_axis("rank", group.ranks, room=0.6),
-        y=_ratios(group),
+        columns=("Tokens", "Rank", "Implementation", SPEEDUP, *_error_columns(part), "Doubts"),
+        x=sizes_axis("rank", part.ranks, room=0.6),
+        y=_ratios(part),
         series=tuple(series),
         zone=TIE_ZONE,
     )
 
 
-def best_by_length(group: Group) -> Chart:
-    """Return the best speedup against tokens: at any error, within 1 % for each weight, as published."""
-    series = [_any_error(group)]
-    series += [_within(group, weight, index) for index, weight in enumerate(group.weights)]
-    if group.is_published_shape:
-        series.append(_published(group))
+def best_by_length(part: Part) -> Chart:
+    """Return the best speedup against tokens: at any error, within the budget for each weight, as published."""
+    series = [_any_error(part)]
+    series += [_within(part, weight, index) for index, weight in enumerate(part.weights)]
+    if _is_published_shape(part):
+        series.append(_published(part))
     return Chart(
         key="best-length",
         title="Best speedup by length",
-        note=f"At any error (the error of {group.weights[0]} is written above), and with an error of at most "
-        f"{BUDGET:.0%}, where dense (1x) wins when no rank is good enough and faster.",
+        note=f"At any error (the error of {part.weights[0]} is written above), and with an error of at most "
+        f"{ERROR_BUDGET:.0%}, where dense (1x) wins when no rank is good enough and faster.",
         columns=("Series", "Tokens", "Choice", SPEEDUP, ERROR),
-        x=sizes_axis("tokens", group.tokens),
+        x=sizes_axis("tokens", part.tokens),
         y=ratio_axis("speedup", [p.y * (LABEL_SPACE if p.label else 1) for one in series for p in one.points]),
         series=tuple(series),
         zone=TIE_ZONE,
     )
 
 
-def speedup_by_error(group: Group) -> tuple[Chart, ...]:
+def speedup_by_error(part: Part) -> tuple[Chart, ...]:
     """Return speedup against error, one panel for a weight on shared axes."""
-    x = error_axis("output error, upper 95 % end", group.errors.values())
+    x = error_axis("output error, upper 95 % end", _errors(part))
     panels = []
-    for weight in group.weights:
+    for weight in part.weights:
         series = tuple(
-            Series(_tokens(tokens), f"t{tokens}", group.style(tokens), index, points)
-            for index, tokens in enumerate(group.tokens)
-            if (points := _pareto(group, weight, tokens))
+            Series(_tokens(tokens), f"t{tokens}", length_style(part, tokens), index, points)
+            for index, tokens in enumerate(part.tokens)
+            if (points := _pareto(part, weight, tokens))
         )
         panels.append(
             Chart(
@@ -159,7 +101,7 @@ def speedup_by_error(group: Group) -> tuple[Chart, ...]:
                 note="",
                 columns=("Tokens", "Rank", "Implementation", SPEEDUP, ERROR, "Choice"),
                 x=x,
-                y=_ratios(group),
+                y=_ratios(part),
                 series=series,
                 zone=TIE_ZONE,
                 width=360,
@@ -169,16 +111,15 @@ def speedup_by_error(group: Group) -> tuple[Chart, ...]:
     return tuple(panels)
 
 
-def time_and_limit(group: Group) -> Chart:
+def time_and_limit(part: Part) -> Chart:
     """Return time and limit for dense and every rank."""
     series = []
-    for index, tokens in enumerate(group.tokens):
+    for index, tokens in enumerate(part.tokens):
         points = tuple(
-            Point(x, c.time_ns, _time_cells(tokens, c), second=c.row.limit_ns)
-            for x, c in _columns(group, tokens, index)
+            Point(x, c.time_ns, _time_cells(tokens, c), second=c.row.limit_ns) for x, c in _columns(part, tokens, index)
         )
-        level = group.dense[tokens].time_ns
-        series.append(Series(_tokens(tokens), f"t{tokens}", group.style(tokens), index, points, False, level))
+        level = _dense(part, tokens).time_ns
+        series.append(Series(_tokens(tokens), f"t{tokens}", length_style(part, tokens), index, points, False, level))
     values = [v for one in series for p in one.points for v in (p.y, p.second or p.y)]
     return Chart(
         key="time-limit",
@@ -186,16 +127,16 @@ def time_and_limit(group: Group) -> Chart:
         note="Marker: median time of one call. Bar at the end of the stem: the least time this machine allows; "
         "the shorter the stem, the closer to the limit. Faint lines: dense.",
         columns=("Tokens", "Rank", "Implementation", "Time", "Limit", "Share of the limit"),
-        x=categories_axis("rank", ("dense", *map(str, group.ranks))),
+        x=categories_axis("rank", ("dense", *map(str, part.ranks))),
         y=time_axis("time", values),
         series=tuple(series),
     )
 
 
-def memory_by_rank(group: Group) -> Chart:
+def memory_by_rank(part: Part) -> Chart:
     """Return peak memory as measured and by formula, for dense and every rank."""
     series = []
-    for index, tokens in enumerate(group.tokens):
+    for index, tokens in enumerate(part.tokens):
         points = tuple(
             Point(
                 x,
@@ -204,11 +145,11 @@ def memory_by_rank(group: Group) -> Chart:
                 second=c.row.memory_bytes,
                 is_hollow=c.row.peak_memory_bytes is None,
             )
-            for x, c in _columns(group, tokens, index)
+            for x, c in _columns(part, tokens, index)
         )
-        dense = group.dense[tokens].row
+        dense = _dense(part, tokens).row
         level = dense.peak_memory_bytes or dense.memory_bytes
-        series.append(Series(_tokens(tokens), f"t{tokens}", group.style(tokens), index, points, False, level))
+        series.append(Series(_tokens(tokens), f"t{tokens}", length_style(part, tokens), index, points, False, level))
     values = [v for one in series for p in one.points for v in (p.y, p.second or p.y)]
     return Chart(
         key="memory-rank",
@@ -216,57 +157,84 @@ def memory_by_rank(group: Group) -> Chart:
         note="Marker: measured peak (an outline where it was not measured). Bar at the end of the stem: by formula. "
         "Faint lines: dense.",
         columns=("Tokens", "Rank", "Implementation", "Measured peak", "By formula"),
-        x=categories_axis("rank", ("dense", *map(str, group.ranks))),
+        x=categories_axis("rank", ("dense", *map(str, part.ranks))),
         y=memory_axis("memory", values),
         series=tuple(series),
     )
 
 
-def _is_published_shape(report: Report) -> bool:
-    asked = report.experiment
+def length_style(part: Part, tokens: int) -> str:
+    """Return the colour class of a length."""
+    return ordered_style(part.tokens.index(tokens), len(part.tokens))
+
+
+def fastest_within(part: Part, tokens: int, weight: str, error: float) -> Candidate | None:
+    """Return what `choose` takes at a length: faster than dense beyond doubt, largest rank among ties; or None."""
+    point = next(point for point in part.points if point.tokens == tokens)
+    fit = [
+        candidate
+        for candidate in point.candidates
+        if (known := part.error(weight, tokens, candidate.rank)) is not None
+        and known <= error
+        and candidate.measured.speedup.verdict == "faster"
+    ]
+    return pick(fit)[0] if fit else None
+
+
+def _is_published_shape(part: Part) -> bool:
+    asked = part.report.experiment
     sizes = {asked.in_features, asked.out_features}
     return asked.kind == "bilinear" and sizes == {PUBLISHED_FEATURES} and asked.heads == 1
+
+
+def _dense(part: Part, tokens: int) -> Comparison:
+    return next(point.dense for point in part.points if point.tokens == tokens)
 
 
 def _tokens(tokens: int) -> str:
     return f"{tokens} tokens"
 
 
-def _ranks(group: Group, tokens: int) -> list[int]:
-    return [rank for rank in group.ranks if (tokens, rank) in group.best]
+def _ranks(part: Part, tokens: int) -> list[int]:
+    return [rank for rank in part.ranks if (tokens, rank) in part.best]
 
 
-def _ratios(group: Group) -> Axis:
-    ratios = [c.speedup for c in group.best.values()]
+def _ratios(part: Part) -> Axis:
+    ratios = [c.speedup for c in part.best.values()]
     return ratio_axis("speedup", [end for r in ratios for end in (r.value, r.low, r.high)])
 
 
-def _error_columns(group: Group) -> tuple[str, ...]:
-    return tuple(f"Error, {weight}" for weight in group.weights)
+def _errors(part: Part) -> Iterable[float]:
+    return (e.upper95 for e in part.report.errors if e.tokens in part.tokens and e.rank in part.ranks)
 
 
-def _shown_error(group: Group, weight: str, tokens: int, rank: int) -> str:
-    error = group.errors.get((weight, tokens, rank))
+def _error_columns(part: Part) -> tuple[str, ...]:
+    return tuple(f"Error, {weight}" for weight in part.weights)
+
+
+def _shown_error(part: Part, weight: str, tokens: int, rank: int) -> str:
+    error = part.error(weight, tokens, rank)
     return "not known" if error is None else error_text(error)
 
 
-def _speedup_point(group: Group, tokens: int, rank: int, *, x: float) -> Point:
-    c = group.best[tokens, rank]
-    errors = (_shown_error(group, weight, tokens, rank) for weight in group.weights)
+def _speedup_point(part: Part, tokens: int, rank: int, *, x: float) -> Point:
+    c = part.best[tokens, rank]
+    errors = (_shown_error(part, weight, tokens, rank) for weight in part.weights)
     ratio = c.speedup
     cells = (str(tokens), str(rank), c.row.variant, interval_text(ratio))
     return Point(x, ratio.value, (*cells, *errors, "; ".join(c.doubts)), ratio.low, ratio.high)
 
 
-def _any_error(group: Group) -> Series:
+def _any_error(part: Part) -> Series:
     name = "fastest rank, any error"
     points = []
-    for tokens in group.tokens:
-        rank = max(_ranks(group, tokens), key=lambda r: group.best[tokens, r].speedup.value)
-        ratio = group.best[tokens, rank].speedup
-        error = _shown_error(group, group.weights[0], tokens, rank)
-        cells = (name, str(tokens), f"rank {rank}", interval_text(ratio), error)
-        points.append(Point(tokens, ratio.value, cells, ratio.low, ratio.high, label=(f"r{rank}", _short(error))))
+    for point in part.points:
+        taken, _ = part.fastest(point)
+        ratio = taken.measured.speedup
+        error = _shown_error(part, part.weights[0], point.tokens, taken.rank)
+        cells = (name, str(point.tokens), f"rank {taken.rank}", interval_text(ratio), error)
+        label = (f"r{taken.rank}", _short(error))
+        points.append(Point(point.tokens, ratio.value, cells, ratio.low, ratio.high, label=label))
     return Series(name, "any", "ink", 0, tuple(points))
 
 
@@ -276,55 +244,54 @@ def _short(error: str) -> str:
     return f"{whole}%" if len(whole) > 1 and rest.endswith("%") else error
 
 
-def _within(group: Group, weight: str, index: int) -> Series:
-    name = f"{weight}, error at most {BUDGET:.0%}"
+def _within(part: Part, weight: str, index: int) -> Series:
+    name = f"{weight}, error at most {ERROR_BUDGET:.0%}"
     points = []
-    for tokens in group.tokens:
-        fit = [r for r in _ranks(group, tokens) if group.errors.get((weight, tokens, r), 1.0) <= BUDGET]
-        rank = max(fit, key=lambda r: group.best[tokens, r].speedup.value, default=None)
-        ratio = None if rank is None else group.best[tokens, rank].speedup
-        if rank is None or ratio is None or ratio.verdict != "faster":
+    for tokens in part.tokens:
+        taken = fastest_within(part, tokens, weight, ERROR_BUDGET)
+        if taken is None:
             points.append(Point(tokens, 1.0, (name, str(tokens), "dense", "1x", "none")))
             continue
-        error = _shown_error(group, weight, tokens, rank)
-        cells = (name, str(tokens), f"rank {rank}", interval_text(ratio), error)
+        ratio = taken.measured.speedup
+        error = _shown_error(part, weight, tokens, taken.rank)
+        cells = (name, str(tokens), f"rank {taken.rank}", interval_text(ratio), error)
         points.append(Point(tokens, ratio.value, cells, ratio.low, ratio.high))
     return Series(name, f"w{index}", f"n{index % NUM_NAMED}", index + 1, tuple(points))
 
 
-def _published(group: Group) -> Series:
+def _published(part: Part) -> Series:
     name = "published figures (unknown GPU, error not given)"
     points = tuple(
         Point(t, PUBLISHED[t], (name, str(t), "any error", f"{PUBLISHED[t]}x", "not published"))
-        for t in group.tokens
+        for t in part.tokens
         if t in PUBLISHED
     )
     return Series(name, "published", "published", 5, points)
 
 
-def _pareto(group: Group, weight: str, tokens: int) -> tuple[Point, ...]:
+def _pareto(part: Part, weight: str, tokens: int) -> tuple[Point, ...]:
     """Return points by rank; an outline where another rank is at least as fast and as exact."""
     known = [
-        (group.errors[weight, tokens, rank], group.best[tokens, rank].speedup, rank)
-        for rank in _ranks(group, tokens)
-        if (weight, tokens, rank) in group.errors
+        (error, part.best[tokens, rank].speedup, rank)
+        for rank in _ranks(part, tokens)
+        if (error := part.error(weight, tokens, rank)) is not None
     ]
     points = []
     for error, ratio, rank in known:
         beaten = ratio.value < 1 or any(e <= error and s.value > ratio.value for e, s, _ in known)
-        variant = group.best[tokens, rank].row.variant
+        variant = part.best[tokens, rank].row.variant
         cells = (str(tokens), str(rank), variant, interval_text(ratio), error_text(error))
         choice = "another rank or dense is faster and as exact" if beaten else "best at this error"
         points.append(Point(error, ratio.value, (*cells, choice), ratio.low, ratio.high, is_hollow=beaten))
     return tuple(points)
 
 
-def _columns(group: Group, tokens: int, index: int) -> list[tuple[float, Comparison]]:
+def _columns(part: Part, tokens: int, index: int) -> list[tuple[float, Comparison]]:
     """Return x and comparison for dense and every rank; lengths stand side by side within a column."""
-    count = len(group.tokens)
+    count = len(part.tokens)
     aside = 0.7 * ((index + 0.5) / count - 0.5)
-    found = [(aside, group.dense[tokens])]
-    found += [(group.ranks.index(rank) + 1 + aside, group.best[tokens, rank]) for rank in _ranks(group, tokens)]
+    found = [(aside, _dense(part, tokens))]
+    found += [(part.ranks.index(rank) + 1 + aside, part.best[tokens, rank]) for rank in _ranks(part, tokens)]
     return found
 
 

@@ -47,14 +47,15 @@ def _ceilings(ceilings: Ceilings | None) -> dict[str, str]:
     if ceilings is None:
         return {}
     shape = " x ".join(map(str, ceilings.flops_shape))
-    return {
+    facts = {
         "Read, cold and hot": _rates(ceilings.read_bytes_per_s, ceilings.hot_read_bytes_per_s),
         "Write, cold and hot": _rates(ceilings.write_bytes_per_s, ceilings.hot_write_bytes_per_s),
         "Copy, cold": f"{bytes_text(ceilings.copy_bytes_per_s)}/s",
         "Matmul": f"{count_text(ceilings.flops_per_s)}FLOP/s in {ceilings.dtype} ({shape})",
         "One launch, eager": time_text(ceilings.eager_launch_ns),
-        "One launch, graph": time_text(ceilings.graph_launch_ns),
+        "One launch, graph": time_text(ceilings.graph_launch_ns) if ceilings.graph_launch_ns else "",
     }
+    return {name: value for name, value in facts.items() if value}
 
 
 def _rates(cold: float, hot: float) -> str:

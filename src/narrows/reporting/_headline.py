@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from narrows.reporting._charts import BUDGET
+from narrows.reporting._charts import fastest_within
+from narrows.reporting._sections_speed import ERROR_BUDGET
 from narrows.reporting._text import error_text, interval_text
 
 if TYPE_CHECKING:
-    from narrows.reporting._charts import Group
+    from narrows.planning import Candidate
+    from narrows.reporting._part import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,34 +23,30 @@ class Tile:
     detail: str
 
 
-def headline(groups: tuple[Group, ...]) -> tuple[Tile, ...]:
-    """Return the fastest point at any error, then the fastest within 1 % for every weight."""
-    if not groups:
+def headline(found: tuple[Part, ...]) -> tuple[Tile, ...]:
+    """Return the fastest point at any error, then the fastest within the error budget for every weight."""
+    if not found:
         return ()
-    weights = groups[0].weights
-    anything = _best(groups, weights[0], error=None)
-    tiles = [] if anything is None else [Tile("Fastest, at any error", *anything)]
-    for weight in weights:
-        within = _best(groups, weight, error=BUDGET)
-        none = ("stay dense", f"no measured rank is faster within {BUDGET:.0%}")
-        tiles.append(Tile(f"{weight}, error at most {BUDGET:.0%}", *(within or none)))
+    anything = [(part, part.fastest(point)[0]) for part in found for point in part.points]
+    tiles = [_tile("Fastest, at any error", found[0].weights[0], anything)]
+    for weight in found[0].weights:
+        within = [
+            (part, taken)
+            for part in found
+            for tokens in part.tokens
+            if (taken := fastest_within(part, tokens, weight, ERROR_BUDGET)) is not None
+        ]
+        name = f"{weight}, error at most {ERROR_BUDGET:.0%}"
+        dense = Tile(name, "stay dense", f"no measured rank is faster within {ERROR_BUDGET:.0%}")
+        tiles.append(_tile(name, weight, within) if within else dense)
     return tuple(tiles)
 
 
-def _best(groups: tuple[Group, ...], weight: str, *, error: float | None) -> tuple[str, str] | None:
-    """Return figure and detail of the largest speedup that is really faster; None when there is none."""
-    found = [
-        (c.speedup, tokens, rank, group, group.errors.get((weight, tokens, rank)))
-        for group in groups
-        for (tokens, rank), c in group.best.items()
-    ]
-    fit = [f for f in found if error is None or (f[4] is not None and f[4] <= error)]
-    fit = [f for f in fit if error is None or f[0].verdict == "faster"]
-    if not fit:
-        return None
-    ratio, tokens, rank, group, its_error = max(fit, key=lambda f: f[0].value)
-    where = f"{tokens} tokens, rank {rank}" + (f", {group.name.lower()}" if len(groups) > 1 else "")
-    cost = f"error not known for {weight}" if its_error is None else f"error {error_text(its_error)} ({weight})"
-    shown = interval_text(ratio)
-    figure, _, bounds = shown.partition(" ")
-    return figure, f"{bounds} at {where}; {cost}"
+def _tile(name: str, weight: str, candidates: list[tuple[Part, Candidate]]) -> Tile:
+    """Return the largest speedup of some candidates with its place and the weight's error there."""
+    part, best = max(candidates, key=lambda pair: pair[1].measured.speedup.value)
+    tokens = best.measured.row.tokens
+    error = part.error(weight, tokens, best.rank)
+    cost = "error not known" if error is None else f"error {error_text(error)}"
+    figure, _, bounds = interval_text(best.measured.speedup).partition(" ")
+    return Tile(name, figure, f"{bounds} at {tokens} tokens, rank {best.rank}, {part.name}; {cost} ({weight})")

@@ -6,10 +6,11 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from narrows.reporting._charts import Group, charts, groups
+from narrows.reporting._charts import charts, length_style
 from narrows.reporting._document import document
 from narrows.reporting._environment import environment_html
 from narrows.reporting._headline import headline
+from narrows.reporting._part import Part, parts
 from narrows.reporting._plot import draw, marker_svg
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 BADGES = {"holds": "holds", "refuted": "refuted", "cannot tell": "unsure"}
 LONG_TEXT = 40  # letters from which a cell may wrap and gets room
+MANY_ROWS = 60  # more than the statements; longer tables scroll in a window of their own
 CHART_WORDS = {
     "speedup-error": (
         "Speedup against error",
@@ -39,7 +41,7 @@ def html_page(report: Report) -> str:
     hover values and highlighting, and without it `<title>` texts and tables hold the same values.
     """
     made = document(report)
-    found = groups(report)
+    found = parts(report)
     assets = files("narrows.reporting")
     style = assets.joinpath("_page.css").read_text(encoding="utf-8")
     script = assets.joinpath("_page.js").read_text(encoding="utf-8")
@@ -55,7 +57,7 @@ def html_page(report: Report) -> str:
     )
 
 
-def _header(made: Document, found: tuple[Group, ...]) -> str:
+def _header(made: Document, found: tuple[Part, ...]) -> str:
     tiles = "".join(
         f'<div><dt>{escape(tile.name)}</dt><dd class="figure">{escape(tile.figure)}</dd>'
         f"<dd>{escape(tile.detail)}</dd></div>"
@@ -72,22 +74,22 @@ def _header(made: Document, found: tuple[Group, ...]) -> str:
     )
 
 
-def _charts(found: tuple[Group, ...]) -> str:
+def _charts(found: tuple[Part, ...]) -> str:
     if not found:
         return ""
-    body = "".join(_group(group, index, is_alone=len(found) == 1) for index, group in enumerate(found))
+    body = "".join(_group(part, index, is_alone=len(found) == 1) for index, part in enumerate(found))
     return f'<section id="charts"><h2>Charts</h2>{body}</section>'
 
 
-def _group(group: Group, index: int, *, is_alone: bool) -> str:
-    heading = "" if is_alone else f"<h3>{escape(group.name)}</h3>"
+def _group(part: Part, index: int, *, is_alone: bool) -> str:
+    heading = "" if is_alone else f"<h3>{escape(part.name.capitalize())}</h3>"
     buttons = "".join(
         f'<button type="button" class="key" data-key="t{tokens}" aria-pressed="false">'
-        f"{marker_svg(group.style(tokens), place)}{tokens}</button>"
-        for place, tokens in enumerate(group.tokens)
+        f"{marker_svg(length_style(part, tokens), place)}{tokens}</button>"
+        for place, tokens in enumerate(part.tokens)
     )
     legend = f'<div class="legend" role="group" aria-label="Highlight a length"><span>Tokens</span>{buttons}</div>'
-    return f'<div class="group">{heading}{legend}{_figures(charts(group), f"g{index}")}</div>'
+    return f'<div class="group">{heading}{legend}{_figures(charts(part), f"g{index}")}</div>'
 
 
 def _figures(drawn: tuple[Chart, ...], prefix: str) -> str:
@@ -125,10 +127,10 @@ def _table(table: Table) -> str:
         for row in table.rows
     )
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
-    return (
-        f'<div class="table"><h3>{escape(table.title)}</h3><div class="scroll" tabindex="0"><table>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}</div>"
-    )
+    size = "scroll tall" if len(table.rows) > MANY_ROWS else "scroll"
+    grid = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    body = f'<div class="{size}" tabindex="0">{grid}</div>' if table.rows else ""
+    return f'<div class="table"><h3>{escape(table.title)}</h3>{body}{note}</div>'
 
 
 def _align(column: Column) -> str:
@@ -138,5 +140,7 @@ def _align(column: Column) -> str:
 def _cell(cell: Cell, column: Column) -> str:
     if cell.text in BADGES:
         return f'<td><span class="badge {BADGES[cell.text]}">{cell.text}</span></td>'
-    wide = ' class="long"' if column.align == "left" and len(cell.text) > LONG_TEXT else _align(column)
-    return f"<td{wide}>{escape(cell.text)}</td>"
+    if column.align == "right":
+        return f'<td class="r">{escape(cell.text)}</td>'
+    kind = "long" if len(cell.text) > LONG_TEXT else "short"
+    return f'<td class="{kind}">{escape(cell.text)}</td>'

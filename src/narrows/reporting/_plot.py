@@ -22,7 +22,11 @@ LETTER = 8.0  # SVG units of one letter of a tick, at the size that phones get
 LABEL_ROOM = 13.0  # SVG units between two labels at the ends of lines
 
 Scale = Literal["log", "linear", "root"]
-_SCALES: dict[Scale, Callable[[float], float]] = {"log": math.log, "linear": float, "root": math.sqrt}
+_SCALES: dict[Scale, Callable[[float], float]] = {
+    "log": math.log,
+    "linear": float,
+    "root": lambda v: math.copysign(math.sqrt(abs(v)), v),
+}
 
 MARKERS = (
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
@@ -84,7 +88,7 @@ class Series:
     Attributes:
         key: joins the series to its legend entry.
         style: CSS class of the colour.
-        is_joined: points are joined by a line.
+        is_joined: points are joined by a line, outlines left out.
         level: y of a faint line across the whole chart.
         end_label: text beside the first point.
 
@@ -234,9 +238,10 @@ def _level(chart: Chart, series: Series) -> str:
 
 
 def _joined(chart: Chart, series: Series) -> str:
-    spots = [chart.place(point.x, point.y) for point in series.points]
+    points = [point for point in series.points if not point.is_hollow]
+    spots = [chart.place(point.x, point.y) for point in points]
     line = "L".join(f"{_n(x)} {_n(y)}" for x, y in spots)
-    ranged = [p for p in series.points if p.low is not None and p.high is not None]
+    ranged = [p for p in points if p.low is not None and p.high is not None]
     upper = [chart.place(p.x, p.high) for p in ranged if p.high is not None]
     lower = [chart.place(p.x, p.low) for p in ranged if p.low is not None]
     outline = "L".join(f"{_n(x)} {_n(y)}" for x, y in upper + lower[::-1])

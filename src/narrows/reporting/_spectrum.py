@@ -7,8 +7,8 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from narrows.reporting._axes import error_axis, sizes_axis
-from narrows.reporting._plot import Chart, Point, Series, draw, marker_svg, ordered_style
+from narrows.reporting._axes import sizes_axis
+from narrows.reporting._plot import Axis, Chart, Point, Series, draw, marker_svg, ordered_style
 from narrows.reporting._table import Cell, Column, Table
 from narrows.reporting._text import MISSING, error_text
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from narrows._values import Certificate
 
+TICKS = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 ERRORS = (0.50, 0.25, 0.10, 0.05, 0.01)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 NOTE = (
@@ -119,7 +120,7 @@ def spectrum_html(layers: Sequence[LayerSpectrum], source: str) -> str:
 
 
 def spectrum_chart(layers: Sequence[LayerSpectrum]) -> Chart:
-    """Return error against rank, both on log axes, one line a layer; outlines from the break-even rank on."""
+    """Return error against rank, one line a layer."""
     series = tuple(
         Series(layer.name, f"l{index}", ordered_style(index, len(layers)), index, tuple(_points(layer)))
         for index, layer in enumerate(layers)
@@ -128,10 +129,10 @@ def spectrum_chart(layers: Sequence[LayerSpectrum]) -> Chart:
     return Chart(
         key="spectrum",
         title="Error against rank",
-        note="One line for each layer. Outlines: the rank is at or above break-even, so dense is smaller.",
+        note="One line for each layer; the error is on a square-root axis, so that small ones have room.",
         columns=("Layer", "Rank", "Error", "Break-even rank"),
         x=sizes_axis("rank", [2**power for power in range(largest.bit_length())]),
-        y=error_axis("error", [point.y for one in series for point in one.points]),
+        y=Axis("error", 0.0, 1.05, tuple((tick, f"{tick:.0%}") for tick in TICKS), "root"),
         series=series,
         width=960.0,
         height=480.0,
@@ -154,7 +155,7 @@ def _points(layer: LayerSpectrum) -> Iterable[Point]:
     for rank in sorted(step for step in steps if step <= full):
         error = layer.certificate.error(rank)
         cells = (layer.name, str(rank), error_text(error), f"{layer.break_even_rank:.1f}")
-        yield Point(rank, error, cells, is_hollow=rank >= layer.break_even_rank)
+        yield Point(rank, error, cells)
 
 
 def _error(layer: LayerSpectrum, rank: int) -> float:

@@ -24,11 +24,13 @@ class Column:
         name: of the value in JSON and CSV, with its unit ("time_ns").
         title: what people read above it.
         align: numbers stand right.
+        is_detail: left out on a terminal, where width is short.
     """
 
     name: str
     title: str
     align: Literal["left", "right"] = "right"
+    is_detail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def count_text(value: float) -> str:
 
 
 def error_text(error: float) -> str:
-    """Return a relative error: 97.1 %, 0.52 %, 3.1e-07 (below 0.01 %)."""
+    """Return a relative error: 97.1%, 0.52%, 3.1e-07 (below 0.01 %)."""
     if error == 0:
         return "0"
     if error < 1e-4:
@@ -55,8 +55,13 @@ def error_text(error: float) -> str:
     return f"{error:.2%}" if error < 0.1 else f"{error:.1%}"
 
 
+def percent_text(fraction: float) -> str:
+    """Return a round fraction, as a user gives one: 5 %, 0.1 %."""
+    return f"{100 * fraction:g} %"
+
+
 def ratio_text(ratio: Ratio) -> str:
-    """Return a speedup; "~1x" stands for a tie, an arrow is never needed: 2.41x, 0.53x, ~1.01x."""
+    """Return a speedup; "~" marks a tie: 2.41x, 0.53x, ~1.01x."""
     mark = "~" if ratio.verdict == "tie" else ""
     return f"{mark}{ratio.value:.2f}x"
 

@@ -1,0 +1,36 @@
+"""`narrows compare`: the ratio of times of two reports, or "not distinguishable"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from narrows.cli._output import emit, output_options
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Compare although the conditions differ.")
+@output_options
+def command(*, a: Path, b: Path, force: bool, output_format: str | None) -> None:
+    """Compare two reports row by row.
+
+    Shows time in A / time in B with its 99 % interval, or "not distinguishable".
+
+    Exits 1 when some row of B is slower than in A by more than 2 % beyond doubt (a regression).
+    Each of many rows has its own 1 % of doubt: of 200 equal rows, about one may seem to differ.
+
+    \b
+    Example:
+      narrows compare before.json after.json
+    """
+    from narrows.cli._input import read_report
+    from narrows.planning import compare
+    from narrows.reporting import differences_table
+
+    differences = compare(read_report(a), read_report(b), force=force)
+    emit(differences_table(differences), output_format)
+    if differences.slower:
+        click.get_current_context().exit(1)

@@ -1,0 +1,75 @@
+"""The error of a chain, split into truncation and rounding, against a computation by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from bench.experiments import GAUSSIAN, PRODUCT, small
+from narrows.bench._accuracy import output_errors, sampled_rows, upper95
+from narrows.bench._material import make_inputs, make_operands
+
+
+def _errors(experiment, source=GAUSSIAN):
+    operands = make_operands(source, experiment)
+    x, y = make_inputs(experiment)
+    dtype = getattr(torch, experiment.dtype)
+    x, y = x.to(dtype), None if y is None else y.to(dtype)
+    factors = operands.factorize(max(experiment.ranks))
+    found = output_errors(
+        experiment, weight_name=source.name, exact_weight=operands.exact(), factors=factors, x=x, y=y
+    )
+    return {(e.tokens, e.rank): e for e in found}, operands, factors, x, y
+
+
+@pytest.mark.parametrize("kind", ["linear", "bilinear"])
+def test_truncation_is_the_distance_of_the_exact_chains(kind):
+    experiment = small(kind=kind)
+    errors, operands, factors, x, _ = _errors(experiment)
+    W, x64 = operands.exact(), x[:32].double()
+    for rank in experiment.ranks:
+        thin = factors.truncate(rank).dense()
+        wanted, got = (x64 @ W.T, x64 @ thin.T) if kind == "linear" else (x64 @ W.T @ x64.T, x64 @ thin.T @ x64.T)
+        assert errors[32, rank].truncation == pytest.approx(float((got - wanted).norm() / wanted.norm()), rel=1e-6)
+
+
+def test_a_rectangular_bilinear_form_uses_y_and_not_x():
+    experiment = small(out_features=48, other_tokens=20)
+    errors, operands, factors, x, y = _errors(experiment)
+    wanted = x[:32].double() @ operands.exact().T @ y.double().T
+    got = x[:32].double() @ factors.truncate(4).dense().T @ y.double().T
+    assert errors[32, 4].truncation == pytest.approx(float((got - wanted).norm() / wanted.norm()), rel=1e-6)
+
+
+def test_rounding_is_of_the_size_of_the_dtypes_and_apart_from_truncation():
+    """Two roundings of the result and one of each factor: 0.3 to 3 units of roundoff in the norm."""
+    full, _, _, _, _ = _errors(small())
+    half, _, _, _, _ = _errors(small(dtype="bfloat16"))
+    assert 0.1 * 2**-24 < full[32, 16].rounding < 20 * 2**-24
+    assert 0.3 * 2**-8 < half[32, 16].rounding < 3 * 2**-8
+    assert half[32, 16].truncation == pytest.approx(full[32, 16].truncation, rel=0.02)
+
+
+def test_a_product_has_no_truncation_error_from_its_true_rank_on():
+    errors, _, _, _, _ = _errors(small(ranks=(8, 16, 32), weights=(PRODUCT,)), PRODUCT)
+    assert errors[32, 8].truncation > 0.1
+    assert errors[32, 16].truncation < 1e-12
+    assert errors[32, 32].total < 1e-5
+
+
+def test_the_upper_end_lies_above_the_estimate_and_nears_it_with_more_rows():
+    rng = np.random.default_rng(0)
+    few, many = rng.chisquare(3, 16), rng.chisquare(3, 4096)
+    gap_few = upper95(few, np.ones(16)) / np.sqrt(few.mean()) - 1
+    gap_many = upper95(many, np.ones(4096)) / np.sqrt(many.mean()) - 1
+    assert 0 < gap_many < gap_few
+
+
+def test_a_sample_of_rows_is_ascending_without_repeats_and_repeatable():
+    rows = sampled_rows(1000, seed=3)
+    assert rows.tolist() == sorted(set(rows.tolist()))
+    assert len(rows) == 64
+    assert torch.equal(rows, sampled_rows(1000, seed=3))
+    assert not torch.equal(rows, sampled_rows(1000, seed=4))
+    assert sampled_rows(5, seed=0).tolist() == [0, 1, 2, 3, 4]

@@ -1,0 +1,56 @@
+"""The host timer, on a clock that the test turns."""
+
+from __future__ import annotations
+
+import pytest
+
+from narrows.bench import _timer
+from narrows.bench._timer import HostTimer, Ring
+
+
+class Clock:
+    def __init__(self, monkeypatch):
+        self.now = 0
+        self.calls = 0
+        monkeypatch.setattr(_timer.time, "perf_counter_ns", lambda: self.now)
+
+    def call(self, ns):
+        def run():
+            self.now += ns
+            self.calls += 1
+
+        return run
+
+
+def test_a_short_call_is_repeated_until_a_sample_lasts_five_milliseconds(monkeypatch):
+    clock = Clock(monkeypatch)
+    ns, calls = HostTimer(Ring([clock.call(100_000)])).sample()
+    assert ns == 100_000
+    assert calls == 50
+
+
+def test_a_long_call_is_timed_once_without_a_warm_up_after_the_first(monkeypatch):
+    clock = Clock(monkeypatch)
+    timer = HostTimer(Ring([clock.call(2_000_000_000)]))
+    timer.sample()
+    before = clock.calls
+    assert timer.sample() == (2_000_000_000, 1)
+    assert clock.calls - before == 1
+
+
+@pytest.mark.parametrize("size", [2, 7])
+def test_cold_working_sets_all_take_their_turn_equally_often(monkeypatch, size):
+    clock = Clock(monkeypatch)
+    counts = [0] * size
+
+    def count(index):
+        def run():
+            counts[index] += 1
+            clock.now += 1_000_000
+
+        return run
+
+    timer = HostTimer(Ring([count(i) for i in range(size)]))
+    _, calls = timer.sample()
+    assert calls % size == 0
+    assert max(counts) - min(counts) <= 1 + 1
