@@ -6,7 +6,7 @@ MINUTES ?= 8
 
 BIN := .venv/bin
 READY := .venv/.ready
-CHECKED := src tests benchmarks tools examples
+CHECKED := src tests benchmarks tools examples docs
 RESULTS := benchmarks/results
 PIP_FLAGS := --disable-pip-version-check --no-input -q -c constraints.txt \
              $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -48,7 +48,7 @@ docs: $(READY)
 	$(BIN)/python tools/readme.py
 
 screenshots: $(READY)
-	$(BIN)/python tools/screenshots.py
+	$(BIN)/python docs/screenshots.py $(RESULTS)/bench-cpu.json docs/screenshots
 
 models: models/.ready
 

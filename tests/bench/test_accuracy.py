@@ -17,9 +17,7 @@ def _errors(experiment, source=GAUSSIAN):
     dtype = getattr(torch, experiment.dtype)
     x, y = x.to(dtype), None if y is None else y.to(dtype)
     factors = operands.factorize(max(experiment.ranks))
-    found = output_errors(
-        experiment, weight_name=source.name, exact_weight=operands.exact(), factors=factors, x=x, y=y
-    )
+    found = output_errors(experiment, weight_name=source.name, exact_weight=operands.exact(), factors=factors, x=x, y=y)
     return {(e.tokens, e.rank): e for e in found}, operands, factors, x, y
 
 

@@ -239,7 +239,13 @@ def test_rows_whose_turn_never_came_say_so(tmp_path, monkeypatch):
 
 
 def test_the_parts_of_two_measurements_of_the_ceilings_are_the_best_of_both():
-    better = {**CEILINGS, "flops_per_s": 2e11, "flops_shape": [9, 9, 9], "eager_launch_ns": 5.0, "read_bytes_per_s": 1.0}
+    better = {
+        **CEILINGS,
+        "flops_per_s": 2e11,
+        "flops_shape": [9, 9, 9],
+        "eager_launch_ns": 5.0,
+        "read_bytes_per_s": 1.0,
+    }
     best = best_ceilings(CEILINGS, better)
     assert best["flops_per_s"] == 2e11
     assert best["flops_shape"] == [9, 9, 9]

@@ -48,9 +48,7 @@ def fits(reference, dtype):
     power=st.integers(-6, 3),
     is_transposed=st.booleans(),
 )
-def test_every_chain_stays_inside_its_bound(
-    dtype, T, U, D, E, R, seed, power, is_transposed
-):
+def test_every_chain_stays_inside_its_bound(dtype, T, U, D, E, R, seed, power, is_transposed):
     x, y = normal(T, D, seed=seed, dtype=dtype, scale=2.0**power), normal(U, E, seed=seed + 1, dtype=dtype)
     a, b = normal(R, D, seed=seed + 2, dtype=dtype), normal(R, E, seed=seed + 3, dtype=dtype, scale=2.0**-power)
     w, bias = normal(E, D, seed=seed + 4, dtype=dtype), normal(E, seed=seed + 5, dtype=dtype)

@@ -28,9 +28,7 @@ def chain(operands, order=slice(None)):
     R=st.integers(1, 20),
     seed=st.integers(0, 10**6),
 )
-def test_any_order_gives_the_expected_bits(
-    kind, dtype, T, U, D, E, R, seed
-):
+def test_any_order_gives_the_expected_bits(kind, dtype, T, U, D, E, R, seed):
     operands = exact_operands(
         kind, tokens=T, other_tokens=U, in_features=D, out_features=E, rank=R, dtype=dtype, seed=seed
     )

@@ -6,6 +6,7 @@ Letters: D input features, E output features, R rank, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from narrows._values._problem import dtype_name
@@ -106,7 +107,7 @@ class Factors:
             raise RankError("these factors carry no certificate: make them with factorize() to know their error.")
         return self.certificate.error(self.rank if rank is None else rank)
 
-    @property
+    @cached_property
     def pair(self) -> torch.Tensor | None:
         """Return the (R, 2, D) or (H, R, 2, D) tensor whose rows alternate a and b; None if they do not.
 

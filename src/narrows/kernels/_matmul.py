@@ -43,7 +43,9 @@ def matmul(left: Tensor, right: Tensor, *, out: Tensor | None = None) -> Tensor:
 
 def _flat(left: Tensor, right: Tensor, out: Tensor | None) -> Tensor:
     """Every row of `left` against one matrix: a single mm over all leading dimensions."""
+    if left.ndim == 2:
+        return torch.mm(left, right, out=out)
     shape = (*left.shape[:-1], right.shape[-1])
-    rows = left if left.ndim == 2 else left.reshape(-1, left.shape[-1])
+    rows = left.reshape(-1, left.shape[-1])
     result = torch.mm(rows, right, out=None if out is None else out.view(rows.shape[0], shape[-1]))
     return result.view(shape) if out is None else out

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 def _dynamic_rank(facts: Facts) -> Answer:
+    if len(facts.tokens) < 2:
+        raise NotCovered(f"Needs more than one length; measured: {facts.tokens[0]}.")
     scores = geometric_speedups(facts)
     single = max(scores, key=lambda rank: scores[rank])
     gains = {}
