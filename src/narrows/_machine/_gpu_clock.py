@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from narrows._machine._stopwatch import Call, Sampler
+    from narrows._machine._clock import Call, Sampler
 
 CALLS_PER_GRAPH = 10
 WARM_UP_CALLS = 3  # what torch asks for before a capture: libraries choose and allocate

@@ -6,11 +6,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from narrows._machine._clock import cpu_sampler
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    Call = Callable[[], object]
-    Sampler = Callable[[], float]
+    from narrows._machine._clock import Call, Sampler
 
 
 class Work(NamedTuple):
@@ -25,17 +26,6 @@ class Rate(NamedTuple):
 
     per_s: float
     position: int
-
-
-def cpu_sampler(call: Call) -> Sampler:
-    """Return a function that runs `call` once and returns its time in ns."""
-
-    def sample() -> float:
-        start = time.perf_counter_ns()
-        call()
-        return float(time.perf_counter_ns() - start)
-
-    return sample
 
 
 @dataclass(frozen=True)

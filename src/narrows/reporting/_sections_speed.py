@@ -97,9 +97,7 @@ def _growth(part: Part) -> tuple[str, ...]:
     if slope.low > 1:
         word = "grows with length, faster than linearly"
     elif slope.low > 0:
-        word = (
-            "grows with length, not shown to be faster than linear" if slope.high > 1 else "grows, slower than length"
-        )
+        word = "grows with length, " + ("perhaps linearly" if slope.high > 1 else "slower than linearly")
     elif slope.high < 0:
         word = "falls with length"
     else:

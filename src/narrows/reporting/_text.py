@@ -81,8 +81,9 @@ def listed(values: Sequence[object]) -> str:
 
 def _three(value: float) -> str:
     """Three significant figures, never in exponents for 0.001..9999."""
-    digits = 2 - math.floor(math.log10(value)) if value > 0 else 2
-    return f"{value:.{min(max(digits, 0), 3)}f}"
+    rounded = float(f"{value:.3g}")
+    digits = 2 - math.floor(math.log10(rounded)) if rounded > 0 else 2
+    return f"{rounded:.{min(max(digits, 0), 3)}f}"
 
 
 def table_text(table: Table) -> str:
@@ -127,7 +128,7 @@ def _md(text: str) -> str:
 
 def to_text(document: Document) -> str:
     """Return the document as plain text."""
-    parts = [document.title, "=" * len(document.title), *document.paragraphs]
+    parts = [f"{clean(document.title)}\n{'=' * len(document.title)}", *map(clean, document.paragraphs)]
     for section in document.sections:
         parts += [section.title + "\n" + "-" * len(section.title), *_flow(section, table_text)]
     return "\n\n".join(parts) + "\n"
