@@ -15,10 +15,6 @@ Verdict = Literal["holds", "refuted", "cannot tell"]
 Answer = tuple[Verdict, str]
 
 
-class NotCovered(Exception):  # noqa: N818 (an answer, not a fault: the verdict is "cannot tell")
-    """The data does not cover what a statement speaks of; the text says what is missing."""
-
-
 @dataclass(frozen=True, slots=True)
 class Statement:
     """The origin's words and how the data answers them.

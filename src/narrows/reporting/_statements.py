@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from narrows.reporting._statement import Kind, NotCovered, Statement, Verdict
 from narrows.reporting._statements_advice import ADVICE
 from narrows.reporting._statements_contradictions import CONTRADICTIONS
-from narrows.reporting._statements_facts import facts_of
+from narrows.reporting._statements_facts import NotCovered, facts_of
 from narrows.reporting._statements_findings import FINDINGS
 from narrows.reporting._statements_lengths import BY_LENGTH
 from narrows.reporting._statements_theory import THEORY
 
 if TYPE_CHECKING:
     from narrows._values import Report
+    from narrows.reporting._statement import Kind, Statement, Verdict
     from narrows.reporting._statements_facts import Facts
 
 STATEMENTS: tuple[Statement, ...] = (*FINDINGS, *BY_LENGTH, *THEORY, *ADVICE, *CONTRADICTIONS)

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from narrows._stats import TIE, against
-from narrows.reporting._statement import NotCovered, Statement, answer
-from narrows.reporting._statements_facts import slope_text
+from narrows.reporting._statement import Statement, answer
+from narrows.reporting._statements_facts import NotCovered, slope_text
 from narrows.reporting._statements_findings import DRAMATIC
 from narrows.reporting._statements_judging import best_rank_within, geometric_speedups, growth
 from narrows.reporting._statements_lengths import ORIGIN_TABLE, SMALL

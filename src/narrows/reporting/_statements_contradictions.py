@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from narrows._stats import power_law
-from narrows.reporting._statement import NotCovered, Statement, answer
-from narrows.reporting._statements_facts import slope_text
+from narrows.reporting._statement import Statement, answer
+from narrows.reporting._statements_facts import NotCovered, slope_text
 from narrows.reporting._statements_lengths import ORIGIN_TABLE
 
 if TYPE_CHECKING:

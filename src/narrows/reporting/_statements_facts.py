@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from narrows._stats import TIE, against, power_law
 from narrows.reporting._part import parts
-from narrows.reporting._statement import NotCovered
 from narrows.reporting._text import error_text, interval_text
 
 if TYPE_CHECKING:
@@ -20,6 +19,10 @@ if TYPE_CHECKING:
 FEATURES = 4096
 ORIGIN_VARIANT, ORIGIN_DENSE = "three", "left"
 FEWEST = 3  # rounds: fewer say nothing of a spread, and every claim would lie within the interval
+
+
+class NotCovered(Exception):  # noqa: N818 (an answer, not a fault: the verdict is "cannot tell")
+    """The data does not cover what a statement speaks of; the text says what is missing."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrows.reporting._statement import NotCovered, Statement, answer
+from narrows.reporting._statement import Statement, answer
+from narrows.reporting._statements_facts import NotCovered
 from narrows.reporting._statements_judging import (
     best_rank_within,
     growth,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from narrows._stats import median
-from narrows.reporting._statement import NotCovered, answer
-from narrows.reporting._statements_facts import reaches, slope_text
+from narrows.reporting._statement import answer
+from narrows.reporting._statements_facts import NotCovered, reaches, slope_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

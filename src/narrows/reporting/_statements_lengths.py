@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrows.reporting._statement import NotCovered, Statement, answer
-from narrows.reporting._statements_facts import slope_text
+from narrows.reporting._statement import Statement, answer
+from narrows.reporting._statements_facts import NotCovered, slope_text
 from narrows.reporting._statements_judging import (
     best_rank_within,
     largest_speedup_is,

@@ -6,8 +6,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from narrows._stats import power_law
-from narrows.reporting._statement import NotCovered, Statement, answer
-from narrows.reporting._statements_facts import FEATURES, slope_text
+from narrows.reporting._statement import Statement, answer
+from narrows.reporting._statements_facts import FEATURES, NotCovered, slope_text
 from narrows.reporting._statements_judging import dense_times, growth
 
 if TYPE_CHECKING:
