@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from narrows._stats import doubts, drift, spread, stalled
+from narrows._stats import DOUBTS, doubts, drift, spread, stalled
 
 
 def _quiet(count: int = 40, at: float = 1e6, seed: int = 0) -> list[float]:
@@ -51,3 +51,11 @@ def test_long_calls_with_ordinary_noise_are_not_taken_for_stalls():
 def test_a_row_faster_than_the_limit_is_named_with_both_times():
     found = doubts(_quiet(at=1.5e6), limit_ns=2e6)
     assert any("faster than the limit: 1" in doubt and "2000.0 us" in doubt for doubt in found)
+
+
+def test_every_doubt_begins_with_the_name_of_its_kind():
+    samples = list(np.linspace(0.8e6, 1.2e6, 21))
+    samples[20] = samples[0] + 64e6
+    found = [*doubts(samples, limit_ns=2e6), *doubts([1.0] * 3)]
+    assert sorted(k for k in DOUBTS for d in found if d.startswith(k)) == sorted(DOUBTS)
+    assert len(found) == len(DOUBTS)

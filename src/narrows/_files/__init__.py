@@ -1,5 +1,6 @@
 """Tensors from files that nobody vouches for, and files that are whole or not there."""
 
+from narrows._files._atomic import check_target as check_target
 from narrows._files._atomic import write_bytes_atomic as write_bytes_atomic
 from narrows._files._atomic import write_tensors_atomic as write_tensors_atomic
 from narrows._files._atomic import write_text_atomic as write_text_atomic

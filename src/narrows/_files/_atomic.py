@@ -56,6 +56,22 @@ def write_tensors_atomic(
     _replace(Path(path), data)
 
 
+def check_target(path: str | PathLike[str]) -> None:
+    """Pass a path that can be written now, so that a long run does not find out at its end.
+
+    Raises:
+        ResourceError, FileError: as `write_text_atomic`.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        _mode(target)
+        file, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        os.close(file)
+        Path(temporary).unlink()
+    except OSError as fault:
+        raise _explained(Path(path), fault) from None
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Write a new file, make it durable, and put it in the place of `path`."""
     target = Path(os.path.realpath(path))  # a link keeps pointing at what is written
@@ -101,6 +117,6 @@ def _sync_folder(folder: Path) -> None:
 def _explained(path: Path, fault: OSError) -> FileError | ResourceError:
     if fault.errno in FULL:
         return ResourceError(f"{path} was not written: {fault.strerror}. Free some space, or give another path.")
-    if isinstance(fault, (FileNotFoundError, NotADirectoryError)):
+    if isinstance(fault, (FileNotFoundError, NotADirectoryError)) and not path.absolute().parent.is_dir():
         return FileError(f"{path} was not written: the folder {path.parent} does not exist. Make it first.")
     return FileError(f"{path} was not written: {fault.strerror}. Give a path that you may write to.")

@@ -6,6 +6,7 @@ from narrows._stats._comparison import compare_rows as compare_rows
 from narrows._stats._comparison import conditions as conditions
 from narrows._stats._comparison import dense_row as dense_row
 from narrows._stats._comparison import fastest as fastest
+from narrows._stats._doubt import DOUBTS as DOUBTS
 from narrows._stats._doubt import FEWEST_ROUNDS as FEWEST_ROUNDS
 from narrows._stats._doubt import doubts as doubts
 from narrows._stats._doubt import drift as drift

@@ -9,6 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# How each kind of doubt begins.
+DOUBTS = ("few rounds", "spread", "drift", "quantised times", "faster than the limit")
 MAX_SPREAD = 0.10
 MAX_DRIFT = 0.10
 FEWEST_ROUNDS = 8  # 1 - 2^(1-8) = 99.2 %: the fewest whose range covers the median at 99 %

@@ -41,6 +41,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if path.is_dir():
+            raise FileError(f"store {path} is a folder. Give --store a file in it, e.g. {path / 'store.sqlite'}.")
         with self._translated():
             path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(f"{path}.lock")
@@ -111,6 +113,7 @@ class Store:
         with self._translated():
             db = sqlite3.connect(self.path, timeout=30)
             try:
+                self._check_own(db)
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
                 db.executescript(_TABLES)
@@ -127,6 +130,15 @@ class Store:
                 "Update narrows, or give --store another file."
             )
         return db
+
+    def _check_own(self, db: sqlite3.Connection) -> None:
+        """Refuse the database of another program before anything is written into it."""
+        found = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if found and not {"meta", "facts", "samples"} <= found:
+            raise FileError(
+                f"{self.path} is not a narrows store (it holds the tables {', '.join(sorted(found)[:5])}). "
+                "Give --store another file."
+            )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

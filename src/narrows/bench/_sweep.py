@@ -171,21 +171,17 @@ class Sweep:
         """Measure ceilings; factorise the weights that no earlier run has factorised."""
         self._say("measuring this machine's ceilings")
         known = self._store.fact(self.keys.ceilings())
-        found = self._worker.ask("ceilings", timeout=PREPARE_SECONDS)
+        found = self._require("ceilings", "this machine's ceilings could not be measured", "Run the same command again")
         self._store.put_fact(self.keys.ceilings(), "ceilings", best_ceilings(known, found))
-        conditions = self._worker.ask("conditions", timeout=60)
+        conditions = self._require("conditions", "the conditions could not be read", "Run the same command again")
         self._store.put_fact(self.keys.run("conditions"), "conditions", conditions)
         for index, source in enumerate(self.experiment.weights):
             if self._store.fact(self.keys.weight(index)) is not None:
                 continue
             self._say(f"factorising {source.name}, and its error at every length and rank")
-            try:
-                fact = self._worker.ask("prepare", timeout=PREPARE_SECONDS, index=index)
-            except (WorkerDied, RequestFailed) as event:
-                raise ResourceError(
-                    f"weight {source.name} could not be factorised here ({event}). Free memory, or give a smaller "
-                    "weight or largest --rank; what was measured before is kept."
-                ) from None
+            what = f"weight {source.name} could not be factorised here"
+            advice = "Free memory, or give a smaller weight or largest --rank"
+            fact = self._require("prepare", what, advice, index=index)
             self._store.put_fact(self.keys.weight(index), "weight", fact)
 
     def _examine(self, tokens: int) -> None:
@@ -236,9 +232,23 @@ class Sweep:
         operations = 2 * asked.heads * (point.tokens + (asked.other_tokens or point.tokens)) * width * inner
         return 120 + operations / SLOWEST_FLOPS
 
+    def _require(self, do: str, what: str, advice: str, **request: Any) -> Any:
+        """Return the answer to a request without which nothing can be measured."""
+        try:
+            return self._worker.ask(do, timeout=PREPARE_SECONDS, **request)
+        except (WorkerDied, RequestFailed) as event:
+            raise ResourceError(f"{what} ({event}). {advice}: everything measured so far is kept.") from None
+
     def _ask_open(self) -> dict[str, Any]:
-        answer = self._worker.ask("open", timeout=PREPARE_SECONDS, experiment=self._text, folder=str(self._folder))
-        return dict(answer)
+        return dict(
+            self._require(
+                "open",
+                "the measuring process could not start",
+                "Free memory, or ask for fewer --tokens or a smaller --shape",
+                experiment=self._text,
+                folder=str(self._folder),
+            )
+        )
 
     def _restart(self) -> None:
         """Replace a child that died."""

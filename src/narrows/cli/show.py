@@ -89,7 +89,8 @@ def _tables(
     tables += [reporting.weights_table(report), reporting.findings_table(report, error=budget)]
     if output_format == "json":
         tables += [reporting.rows_table(report), reporting.statements_table(reporting.statements(report))]
-    return [*tables, reporting.doubts_table(report)]
+        return [*tables, reporting.doubts_table(report)]
+    return [*tables, reporting.doubts_summary(report)]
 
 
 def _best(report: Report, error: float | None) -> list[Table]:

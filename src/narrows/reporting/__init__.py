@@ -27,6 +27,7 @@ from narrows.reporting._tables_cost import memory_table as memory_table
 from narrows.reporting._tables_cost import preparation_table as preparation_table
 from narrows.reporting._tables_cost import rows_table as rows_table
 from narrows.reporting._tables_cost import weights_table as weights_table
+from narrows.reporting._tables_doubts import doubts_summary as doubts_summary
 from narrows.reporting._tables_plan import differences_table as differences_table
 from narrows.reporting._tables_plan import plan_table as plan_table
 from narrows.reporting._tables_plan import reasons_table as reasons_table

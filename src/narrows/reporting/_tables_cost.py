@@ -40,6 +40,11 @@ def weights_table(report: Report) -> Table:
         for weight in report.weights
     )
     note = "Relative output error, upper 95 % end, the largest over the measured lengths."
+    if any(source.is_product and source.source != "file" for source in report.experiment.weights):
+        note += (
+            " A product is compared with its formed matrix, as the origin did: multiplied operand by operand, as a "
+            "model would run it, it already is the thin chain of its true rank."
+        )
     return Table("weights", "Error by weight and rank", columns, rows, note)
 
 
