@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench.experiments import GAUSSIAN, PRODUCT, small
+from narrows.bench import _accuracy
 from narrows.bench._accuracy import output_errors, sampled_rows, upper95
 from narrows.bench._material import make_inputs, make_operands
 
@@ -71,3 +72,26 @@ def test_a_sample_of_rows_is_ascending_without_repeats_and_repeatable():
     assert torch.equal(rows, sampled_rows(1000, seed=3))
     assert not torch.equal(rows, sampled_rows(1000, seed=4))
     assert sampled_rows(5, seed=0).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_errors_of_many_tokens_are_added_up_part_by_part(monkeypatch):
+    """Sums of squares in another order: a few roundings of float64, and of float32 for the rounded chain."""
+    whole, *_ = _errors(small())
+    monkeypatch.setattr(_accuracy, "PART_BYTES", 8 * 64 * 5)
+    parts, *_ = _errors(small())
+    for key, error in whole.items():
+        assert parts[key].truncation == pytest.approx(error.truncation, rel=1e-12)
+        assert parts[key].upper95 == pytest.approx(error.upper95, rel=1e-6)
+
+
+def test_lengths_without_an_input_have_no_error():
+    experiment = small()
+    operands = make_operands(GAUSSIAN, experiment)
+    x, _ = make_inputs(experiment, 16)
+    factors = operands.factorize(16)
+    found = output_errors(experiment, weight_name="w", exact_weight=operands.exact(), factors=factors, x=x, y=None)
+    assert {error.tokens for error in found} == {16}
+
+
+def test_a_chain_that_overflows_has_an_infinite_error():
+    assert upper95(np.array([1.0, np.nan]), np.ones(2)) == np.inf

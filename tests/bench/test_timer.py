@@ -38,19 +38,37 @@ def test_a_long_call_is_timed_once_without_a_warm_up_after_the_first(monkeypatch
     assert clock.calls - before == 1
 
 
-@pytest.mark.parametrize("size", [2, 7])
-def test_cold_working_sets_all_take_their_turn_equally_often(monkeypatch, size):
+def test_a_stall_in_one_block_does_not_reach_the_sample_nor_the_next_samples_length(monkeypatch):
     clock = Clock(monkeypatch)
-    counts = [0] * size
+    timer = HostTimer(Ring([clock.call(900_000)]))
+    assert timer.sample() == (900_000, 10)
+    normal = clock.call(900_000)
 
-    def count(index):
+    def stalls_once():
+        normal()
+        if clock.calls == 15:
+            clock.now += 64_000_000
+
+    timer._ring.calls = [stalls_once]
+    assert timer.sample() == (900_000, 10)
+    assert timer.sample() == (900_000, 10)
+
+
+@pytest.mark.parametrize("size", [2, 7])
+def test_cold_working_sets_take_their_turns_in_a_circle_over_all_samples(monkeypatch, size):
+    clock = Clock(monkeypatch)
+    order = []
+
+    def call(index):
         def run():
-            counts[index] += 1
+            order.append(index)
             clock.now += 1_000_000
 
         return run
 
-    timer = HostTimer(Ring([count(i) for i in range(size)]))
-    _, calls = timer.sample()
-    assert calls % size == 0
-    assert max(counts) - min(counts) <= 1 + 1
+    timer = HostTimer(Ring([call(i) for i in range(size)]))
+    timer.output()
+    for _ in range(3):
+        timer.sample()
+    assert order == [i % size for i in range(len(order))]
+    assert len(order) > 3 * 5

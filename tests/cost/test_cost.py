@@ -60,6 +60,13 @@ def test_a_product_as_given_costs_what_its_thin_chain_costs():
     assert dense_cost(problem, "given") == thin_cost(problem, R)
 
 
+def test_shared_keys_are_counted_once_a_group():
+    product = {"heads": 4, "given_rank": R, "other_tokens": U}
+    full, shared = (dense_cost(Problem("bilinear", T, D, E, kv_heads=g, **product), "given") for g in (4, 2))
+    assert full.flops - shared.flops == 2 * 2 * U * E * R
+    assert full.bytes_read - shared.bytes_read == 4 * 2 * R * E
+
+
 def test_an_association_that_does_not_belong_is_refused_with_its_kind():
     with pytest.raises(InputError, match="association='left' does not belong to kind='linear'"):
         dense_cost(Problem("linear", T, D, E), "left")

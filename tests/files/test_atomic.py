@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from narrows._files import _atomic, read_tensor, sha256_tensor, write_bytes_atomic, write_tensors_atomic
+from narrows._files import _atomic, check_target, read_tensor, sha256_tensor, write_bytes_atomic, write_tensors_atomic
 from narrows._files import write_text_atomic as write
 from narrows.errors import FileError, ResourceError
 
@@ -121,3 +121,19 @@ def test_the_digest_sees_values_shape_and_dtype_but_not_strides():
     others = [x.view(3, 2), x.double(), x.view(torch.int32), x + 1, x.t(), x[:0], torch.tensor(1.0)]
     assert len({sha256_tensor(each) for each in [x, *others]}) == 8
     assert len(sha256_tensor(x.bfloat16())) == 64
+
+
+def test_a_target_that_can_be_written_is_passed_and_left_as_it_is(tmp_path):
+    (tmp_path / "old").write_text("old")
+    check_target(tmp_path / "old")
+    check_target(tmp_path / "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("old", "old")]
+
+
+def test_a_target_that_cannot_be_written_is_named_beforehand(tmp_path):
+    with pytest.raises(FileError, match=r"the folder .*no does not exist\. Make it first"):
+        check_target(tmp_path / "no" / "r.json")
+    with pytest.raises(FileError, match="is not a regular file"):
+        check_target(tmp_path)
+    with pytest.raises(FileError, match=r"/proc/r\.json was not written: .*\. Give a path that you may write to"):
+        check_target("/proc/r.json")

@@ -5,7 +5,7 @@ import torch
 
 import narrows
 from narrows import Factors
-from narrows.errors import DeviceError, DtypeError, ShapeError
+from narrows.errors import DeviceError, DtypeError, InputError, RankError, ShapeError
 
 SQUARE = Factors(torch.ones(3, 12), torch.ones(3, 12))
 WIDE = Factors(torch.ones(3, 12), torch.ones(3, 10))
@@ -91,3 +91,30 @@ def test_bias_and_mask_and_y_have_their_sizes():
     for shape in ((6, 7), (2, 7, 7), (7, 6)):
         with pytest.raises(ShapeError, match=r"mask \(.*\) does not broadcast to the scores \(7, 7\)"):
             narrows.bilinear(X, SQUARE, mask=torch.ones(shape))
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_what_is_no_tensor_or_no_factors_is_named(operation):
+    with pytest.raises(
+        InputError, match=r"factors is a Tensor: give Factors, as narrows\.factorize\(weight, rank=64\)"
+    ):
+        operation(X, torch.ones(12, 12))
+    with pytest.raises(InputError, match="factors is a tuple: give Factors"):
+        operation(X, (SQUARE.a, SQUARE.b))
+    with pytest.raises(InputError, match=r"x is a ndarray: give a torch\.Tensor"):
+        operation(X.numpy(), SQUARE)
+    with pytest.raises(InputError, match="x is a NoneType"):
+        operation(None, SQUARE)
+
+
+def test_a_list_for_a_bias_or_a_mask_is_named():
+    with pytest.raises(InputError, match="bias is a list"):
+        narrows.linear(X, SQUARE, [1.0] * 12)
+    with pytest.raises(InputError, match="mask is a list"):
+        narrows.bilinear(X, SQUARE, mask=[1.0])
+
+
+@pytest.mark.parametrize("rank", [1.5, "2", True])
+def test_a_rank_that_is_no_whole_number_cannot_be_cut_to(rank):
+    with pytest.raises(RankError, match=rf"rank={rank!r} is a \w+: give a whole number within 1\.\.3"):
+        SQUARE.truncate(rank)

@@ -51,9 +51,7 @@ def dense_cost(problem: Problem, association: str) -> Cost:
     T, U, D, E, H = (problem.tokens, problem.columns, problem.in_features, problem.out_features, problem.heads)
     size = problem.itemsize
     if association == "given":
-        if problem.given_rank is None:
-            raise InputError("association='given' needs a weight that was given as a product (given_rank).")
-        return thin_cost(problem, problem.given_rank)
+        return _given_cost(problem)
     middle = {"linear": 0, "left": T * E, "right": U * D}.get(association)
     if middle is None or (association == "linear") != (problem.kind == "linear"):
         raise InputError(f"association={association!r} does not belong to kind={problem.kind!r}.")
@@ -64,6 +62,21 @@ def dense_cost(problem: Problem, association: str) -> Cost:
         bytes_read=size * (_inputs(problem) + H * D * E),
         bytes_written=size * _result(problem),
         intermediate_bytes=size * H * middle,
+    )
+
+
+def _given_cost(problem: Problem) -> Cost:
+    """Cost of (x Wq^T)(y Wk^T)^T with H query heads and G key heads of inner size K each."""
+    if problem.given_rank is None:
+        raise InputError("association='given' needs a weight that was given as a product (given_rank).")
+    T, U, D, E, K = problem.tokens, problem.columns, problem.in_features, problem.out_features, problem.given_rank
+    H, G = problem.heads, problem.kv_heads or problem.heads
+    size = problem.itemsize
+    return Cost(
+        flops=2 * K * (H * T * D + G * U * E + H * T * U),
+        bytes_read=size * (_inputs(problem) + K * (H * D + G * E)),
+        bytes_written=size * _result(problem),
+        intermediate_bytes=size * K * (H * T + G * U),
     )
 
 

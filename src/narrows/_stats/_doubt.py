@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from narrows._stats._ratio import FEWEST_ROUNDS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
 # How each kind of doubt begins.
 DOUBTS = ("few rounds", "spread", "drift", "quantised times", "faster than the limit")
+SLICE_NS = 4e6
 MAX_SPREAD = 0.10
 MAX_DRIFT = 0.10
-FEWEST_ROUNDS = 8  # 1 - 2^(1-8) = 99.2 %: the fewest whose range covers the median at 99 %
 
 
 def median(samples: Sequence[float]) -> float:
@@ -34,17 +38,21 @@ def drift(samples: Sequence[float]) -> float:
 
 
 def stalled(samples: Sequence[float]) -> int:
-    """Return how many samples carry a scheduling stall: a whole number (>= 1) of 8 ms slices too long.
+    """Return how many samples carry a scheduling stall: they come in steps of 4 ms.
 
-    On shared machines a call is sometimes held back 8 ms, or 64 to 72 ms, and then goes on; times
-    then come in steps. A sample counts when its excess over the fastest one is 8 ms x k to within
-    1.25 %, and is at least half of the fastest time, so that ordinary noise is not taken for it.
+    On shared machines a call is sometimes held back 8 ms, or 64 to 72 ms, and then goes on. A
+    sample counts when it takes at least 1.5 times the fastest, so that ordinary noise is not taken
+    for a stall, and it or its excess over the fastest is a whole number of 4 ms slices to within
+    0.1 ms a slice of 8 ms.
     """
     values = np.asarray(samples, dtype=np.float64)
     excess = values - values.min()
-    steps = np.round(excess / 8e6)
-    near = np.abs(excess - steps * 8e6) <= 0.1e6 * np.maximum(steps, 1)
-    return int(np.count_nonzero((steps >= 1) & near & (excess >= 0.5 * values.min())))
+    return int(np.count_nonzero((excess >= 0.5 * values.min()) & (_is_stepped(values) | _is_stepped(excess))))
+
+
+def _is_stepped(times: NDArray[np.float64]) -> NDArray[np.bool_]:
+    steps = np.round(times / SLICE_NS)
+    return (steps >= 1) & (np.abs(times - steps * SLICE_NS) <= 0.05e6 * np.maximum(steps, 1))
 
 
 def doubts(samples: Sequence[float], *, limit_ns: float | None = None) -> tuple[str, ...]:
@@ -59,7 +67,7 @@ def doubts(samples: Sequence[float], *, limit_ns: float | None = None) -> tuple[
     if len(samples) >= FEWEST_ROUNDS and abs(drift(samples) - 1) > MAX_DRIFT:
         found.append(f"drift: the last quarter took {drift(samples):.2f}x the first")
     if len(samples) >= 2 and (count := stalled(samples)):
-        found.append(f"quantised times: {count} of {len(samples)} samples look held back by whole 8 ms slices")
+        found.append(f"quantised times: {count} of {len(samples)} samples come in the 4 ms steps of a scheduler")
     if limit_ns is not None and median(samples) < limit_ns:
         found.append(
             f"faster than the limit: {median(samples) / 1e3:.1f} us against {limit_ns / 1e3:.1f} us; "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from narrows._values._machine import Cache, Mode
+from narrows._values._machine import CACHES, MODES, Cache, Mode
 from narrows._values._problem import KINDS, Kind, Problem, dtype_name
 from narrows.errors import InputError, RankError
 
@@ -85,6 +85,11 @@ class Experiment:
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         if not self.tokens or min(self.tokens) < 1:
             raise InputError(f"tokens={list(self.tokens)} must name at least one length, each >= 1.")
+        for name, words, known in (("modes", self.modes, MODES), ("caches", self.caches, CACHES)):
+            if not words or any(word not in known for word in words):
+                raise InputError(f"{name}={words!r} must name at least one of {', '.join(known)}, and nothing else.")
+        if type(self.seed) is not int or not 0 <= self.seed < 1 << 63:
+            raise InputError(f"seed={self.seed!r} must be a whole number within 0..{(1 << 63) - 1}.")
         if not self.weights:
             raise InputError("weights=() must name at least one weight.")
         max_rank = min(self.in_features, self.out_features)
@@ -110,4 +115,5 @@ class Experiment:
             dtype=self.dtype,
             device=self.device,
             given_rank=first.inner if first.is_product else None,
+            kv_heads=self.kv_heads,
         )

@@ -85,7 +85,9 @@ class Factors:
         Raises:
             RankError: `rank` is outside 1..R, or these factors are not ordered.
         """
-        if isinstance(rank, bool) or not 1 <= rank <= self.rank:
+        if isinstance(rank, (bool, float, str)):
+            raise RankError(f"rank={rank!r} is a {type(rank).__name__}: give a whole number within 1..{self.rank}.")
+        if not 1 <= rank <= self.rank:
             raise RankError(
                 f"rank={rank} is outside 1..{self.rank} for factors a {tuple(self.a.shape)}, b {tuple(self.b.shape)}. "
                 f"Factorise again with a larger rank, or choose rank <= {self.rank}."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from narrows.errors import InputError, ShapeError
+from narrows.errors import DtypeError, InputError, ShapeError
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +24,12 @@ def dtype_name(dtype: object) -> str:
     """Return the plain name of a dtype: ``torch.bfloat16``, ``"bf16"`` -> ``"bfloat16"``.
 
     Raises:
-        InputError: not one of float32, bfloat16, float16, float64 (or fp32, bf16, fp16, fp64).
+        DtypeError: not one of float32, bfloat16, float16, float64 (or fp32, bf16, fp16, fp64).
     """
     name = str(dtype).removeprefix("torch.")
     name = DTYPE_ALIASES.get(name, name)
     if name not in DTYPE_BYTES:
-        raise InputError(f"dtype={name} is not supported. Use one of: float32, bfloat16, float16, float64.")
+        raise DtypeError(f"dtype={name} is not supported. Use one of: float32, bfloat16, float16, float64.")
     return name
 
 
@@ -46,8 +46,9 @@ class Problem:
         heads: H, products that share x (leading dimension of the weight). 1: none.
         dtype: float32, bfloat16, float16 or float64.
         device: "cpu", "cuda" or "cuda:1".
-        given_rank: the inner size K when the weight was given as a product of two
+        given_rank: the inner size K (a head) when the weight was given as a product of two
             (K, D) and (K, E) matrices; None for a weight that is one matrix.
+        kv_heads: G heads of the right operand of such a product, shared by the H heads; 0: H.
     """
 
     kind: Kind
@@ -59,6 +60,7 @@ class Problem:
     dtype: str = "float32"
     device: str = "cpu"
     given_rank: int | None = None
+    kv_heads: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

@@ -126,6 +126,7 @@ class Report:
         machine: what it ran on.
         ceilings: measured in the same run; None when nothing ran.
         weights, errors, rows: the data.
+        inputs: hash of the content of x and y, or the recipe that makes them.
         created: ISO time (UTC) of the last sample.
         version: of narrows.
         conditions: things to know when reading: load average, clocks, power, temperature.
@@ -139,6 +140,7 @@ class Report:
     rows: tuple[Row, ...]
     created: str
     version: str
+    inputs: str = ""
     conditions: dict[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 

@@ -5,6 +5,8 @@ Letters: K sampled rows, U columns, R rank, D, E features, H heads. Runs in the 
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +23,7 @@ Vector = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 SAMPLED_ROWS = 64
 RESAMPLES = 1000
+PART_BYTES = 64 << 20
 
 
 def sampled_rows(tokens: int, seed: int) -> torch.Tensor:
@@ -38,7 +41,12 @@ def _norms(matrix: torch.Tensor) -> Vector:
 
 
 def upper95(error_K: Vector, norm_K: Vector, *, seed: int = 0) -> float:
-    """Return the one-sided upper 95 % end of sqrt(sum error / sum norm), by bootstrap over rows."""
+    """Return the one-sided upper 95 % end of sqrt(sum error / sum norm), by bootstrap over rows.
+
+    Infinite where a chain overflows.
+    """
+    if not np.isfinite(error_K).all():
+        return math.inf
     picks = np.random.default_rng(seed).integers(0, len(error_K), (RESAMPLES, len(error_K)))
     top, bottom = error_K[picks].sum(axis=1), norm_K[picks].sum(axis=1)
     return float(np.sqrt(np.quantile(top / np.where(bottom > 0, bottom, 1.0), 0.95)))
@@ -69,29 +77,73 @@ def output_errors(
     Args:
         exact_weight: (E, D) or (H, E, D), float64.
         factors: float64, of the largest rank (fewer rows mean exactness beyond them).
-        x: (max T, D) in the experiment's dtype; y: (U, E) or None (Y = X, or linear).
+        x: (largest T that fits, D) in the experiment's dtype; longer lengths are passed over.
+        y: (U, E) or None (Y = X, or linear).
     """
     stored = factors.to(x.dtype)
     for tokens in experiment.tokens:
-        rows = sampled_rows(tokens, experiment.seed).to(x.device)
-        x_KD = x[:tokens][rows]
+        if tokens > len(x):
+            continue
+        x_KD = x[:tokens][sampled_rows(tokens, experiment.seed).to(x.device)]
         other = None if experiment.kind == "linear" else (x[:tokens] if y is None else y)
-        wanted = x_KD.double() @ exact_weight.mT
-        if other is not None:
-            wanted = wanted @ other.double().mT
-        thin = _Chain(x_KD.double(), None if other is None else other.double(), factors)
-        low = _Chain(x_KD, other, stored)
-        norm_K = _norms(wanted)
-        for rank in experiment.ranks:
-            exact, rounded = thin.at(rank), low.at(rank).double()
-            total_K = _norms(rounded - wanted)
-            scale = float(norm_K.sum()) or 1.0
+        parts = [
+            _squares(x_KD, part, exact_weight, factors, stored, experiment.ranks) for part in _parts(other, factors)
+        ]
+        norm_K = _sum(part.norm_K for part in parts)
+        scale = float(np.sum(norm_K)) or 1.0
+        for index, rank in enumerate(experiment.ranks):
+            truncation, rounding, total_K = (_sum(part.ranks[index][i] for part in parts) for i in range(3))
             yield OutputError(
                 weight=weight_name,
                 tokens=tokens,
                 rank=rank,
-                truncation=float(np.sqrt(_norms(exact - wanted).sum() / scale)),
-                rounding=float(np.sqrt(_norms(rounded - exact).sum() / scale)),
-                total=float(np.sqrt(total_K.sum() / scale)),
+                truncation=float(np.sqrt(np.sum(truncation) / scale)),
+                rounding=float(np.sqrt(np.sum(rounding) / scale)),
+                total=float(np.sqrt(np.sum(total_K) / scale)),
                 upper95=upper95(total_K, norm_K, seed=experiment.seed),
             )
+
+
+def _parts(other: torch.Tensor | None, factors: Factors) -> Iterable[torch.Tensor | None]:
+    """Split y so that float64 scores of the sampled rows against one part take 64 MiB at most."""
+    if other is None:
+        return (None,)
+    width = max(factors.heads * SAMPLED_ROWS, factors.heads * factors.rank, factors.out_features)
+    return torch.split(other, max(PART_BYTES // (8 * width), 1))
+
+
+def _sum(vectors: Iterable[Vector]) -> Vector:
+    return np.sum(list(vectors), axis=0)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """Sums over the columns of one part, for each sampled row.
+
+    Attributes:
+        norm_K: of the exact scores.
+        ranks: (truncation, rounding, both together) for each rank.
+    """
+
+    norm_K: Vector
+    ranks: list[tuple[Vector, Vector, Vector]]
+
+
+def _squares(  # noqa: PLR0917 (the pieces of one comparison)
+    x_KD: torch.Tensor,
+    other: torch.Tensor | None,
+    exact_weight: torch.Tensor,
+    factors: Factors,
+    stored: Factors,
+    ranks: tuple[int, ...],
+) -> _Squares:
+    other64 = None if other is None else other.double()
+    wanted = x_KD.double() @ exact_weight.mT
+    if other64 is not None:
+        wanted = wanted @ other64.mT
+    thin, low = _Chain(x_KD.double(), other64, factors), _Chain(x_KD, other, stored)
+    found = []
+    for rank in ranks:
+        exact, rounded = thin.at(rank), low.at(rank).double()
+        found.append((_norms(exact - wanted), _norms(rounded - exact), _norms(rounded - wanted)))
+    return _Squares(_norms(wanted), found)

@@ -74,7 +74,7 @@ def _row(
 def assemble(sweep: Sweep, store: Store) -> Report:
     """Return everything the store knows of a sweep's experiment, as one report."""
     keys, asked = sweep.keys, sweep.experiment
-    ceilings = _ceilings(store.fact(keys.ceilings()))
+    ceilings = _ceilings(store.fact(keys.run("ceilings")))
     weights, errors = [], []
     for index, source in enumerate(asked.weights):
         fact = store.fact(keys.weight(index))
@@ -92,5 +92,6 @@ def assemble(sweep: Sweep, store: Store) -> Report:
         rows=tuple(rows),
         created=store.last_sample_time([keys.point(point) for point in points]),
         version=narrows.__version__,
+        inputs=keys.inputs,
         conditions=store.fact(keys.run("conditions")) or {},
     )

@@ -34,6 +34,16 @@ class RequestFailed(Exception):  # noqa: N818
     """The child lives, but a backend refused this request (out of memory, not implemented)."""
 
 
+def unpacked(answer: dict[str, Any]) -> Any:
+    """Return what the child answered, or raise the error that it raised."""
+    if "ok" in answer:
+        return answer["ok"]
+    kind = getattr(errors, answer["error"], None)
+    if kind is None:
+        raise RequestFailed(f"{answer['error']}: {answer['message']}")
+    raise kind(answer["message"])
+
+
 class Worker:
     """One child process; a context manager that always ends it."""
 
@@ -85,13 +95,7 @@ class Worker:
             line = ""
         if not line:
             raise self._death()
-        answer = json.loads(line)
-        if "ok" in answer:
-            return answer["ok"]
-        kind = getattr(errors, answer["error"], None)
-        if kind is None:
-            raise RequestFailed(f"{answer['error']}: {answer['message']}")
-        raise kind(answer["message"])
+        return unpacked(json.loads(line))
 
     def _death(self) -> WorkerDied:
         code = self._process.wait()

@@ -40,7 +40,8 @@ def _refusal(point: Point, problem: Problem) -> str:
     return kernel.refuses(problem) if kernel else ""
 
 
-def _shortage(num_bytes: int, device: str) -> str:
+def shortage(num_bytes: int, device: str) -> str:
+    """Return what is missing of so much memory on a device now; empty when it fits."""
     free = available_bytes(device)
     if num_bytes * MEMORY_MARGIN <= free:
         return ""
@@ -52,11 +53,11 @@ def facts_of(point: Point, problem: Problem) -> Check:
     kernel = kernel_of(point, problem)
     cost = cost_of(point, problem)
     refusal = _refusal(point, problem)
-    shortage = "" if refusal else _shortage(cost.memory_bytes, problem.device)
+    missing = "" if refusal else shortage(cost.memory_bytes, problem.device)
     return Check(
-        status="refused" if refusal else "does not fit" if shortage else "ok",
-        reason=refusal or shortage,
-        launches=kernel.launches(problem) if kernel else kernels.dense_launches(point.variant),
+        status="refused" if refusal else "does not fit" if missing else "ok",
+        reason=refusal or missing,
+        launches=kernel.launches(problem) if kernel else kernels.dense_launches(point.variant, problem),
         flops=cost.flops,
         bytes_read=cost.bytes_read,
         bytes_written=cost.bytes_written,

@@ -20,6 +20,9 @@ def digest(parts: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+MEASURE = 1  # raise when a change of the timers or the checks makes older samples another measurement
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one experiment on one machine.
@@ -38,7 +41,7 @@ class Keys:
     def _base(self, weight: str) -> dict[str, Any]:
         asked = self.experiment
         return {
-            "version": narrows.__version__,
+            "version": f"{narrows.__version__} {MEASURE}",
             "machine": self.fingerprint,
             "kind": asked.kind,
             "shape": [asked.in_features, asked.out_features, asked.other_tokens, asked.heads, asked.kv_heads],
@@ -62,8 +65,3 @@ class Keys:
         asked = self.experiment
         lengths = {"tokens": asked.tokens, "ranks": asked.ranks, "modes": asked.modes, "caches": asked.caches}
         return digest({**self._base(":".join(self.weights)), **lengths, "what": what})
-
-    def ceilings(self) -> str:
-        """Return the key of the ceilings: of a machine and a dtype, for every experiment on it."""
-        version = narrows.__version__
-        return digest({"version": version, "machine": self.fingerprint, "ceilings": self.experiment.dtype})

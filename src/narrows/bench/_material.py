@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from narrows._files import read_tensor, sha256_tensor
+from narrows._values import DTYPE_BYTES
 from narrows.decompose import factorize, factorize_product
-from narrows.errors import InputError, NonFiniteError, ShapeError
+from narrows.errors import DtypeError, InputError, NonFiniteError, ShapeError
 
 if TYPE_CHECKING:
     from narrows._values import Experiment, Factors, WeightSource
@@ -86,8 +87,6 @@ def _per_head(matrix: torch.Tensor, groups: int, experiment: Experiment, what: s
 def _from_file(source: WeightSource, experiment: Experiment) -> Operands:
     left = read_tensor(source.path, source.tensor, layout=source.layout)
     if not source.right_path:
-        if experiment.heads > 1:
-            raise InputError(f"heads={experiment.heads} needs a product: give --weight-right (keys) too.")
         return Operands(weight=left)
     right = read_tensor(source.right_path, source.right_tensor, layout=source.layout)
     if experiment.heads == 1:
@@ -98,14 +97,28 @@ def _from_file(source: WeightSource, experiment: Experiment) -> Operands:
     )
 
 
-def _check(name: str, tensor: torch.Tensor | None) -> None:
+def _check(name: str, tensor: torch.Tensor | None, dtype: str) -> None:
+    """Raise unless the values of a file's tensor are numbers, also in the dtype that is measured."""
     if tensor is None:
         return
-    if not tensor.is_floating_point():
-        raise InputError(f"{name} is {tensor.dtype}: give a floating-point tensor (float32, bfloat16 or float16).")
-    if not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise NonFiniteError(f"{name} {tuple(tensor.shape)} holds {bad} NaN or Inf: nothing can be measured on it.")
+    if str(tensor.dtype).removeprefix("torch.") not in DTYPE_BYTES:
+        raise DtypeError(
+            f"{name} is {tensor.dtype}: give a floating-point tensor ({', '.join(DTYPE_BYTES)}), "
+            "for instance converted with .to(torch.float32)."
+        )
+    finite = torch.isfinite(tensor)
+    if not finite.all():
+        bad, first = int((~finite).sum()), tuple((~finite).nonzero()[0].tolist())
+        raise NonFiniteError(
+            f"{name} {tuple(tensor.shape)} holds {bad} NaN or Inf, the first at {first}: nothing can be measured on "
+            "it. Repair it, or give another tensor."
+        )
+    largest, most = float(tensor.abs().max()), torch.finfo(getattr(torch, dtype)).max
+    if largest > most:
+        raise NonFiniteError(
+            f"{name} {tuple(tensor.shape)} holds {largest:.3g}, above {most:.3g}, the largest {dtype}. Measure in a "
+            "dtype with a larger range, or divide it first."
+        )
 
 
 def make_operands(source: WeightSource, experiment: Experiment) -> Operands:
@@ -115,6 +128,11 @@ def make_operands(source: WeightSource, experiment: Experiment) -> Operands:
         FileError, InputError, ShapeError, NonFiniteError: with the name of the weight.
     """
     D, E = experiment.in_features, experiment.out_features
+    if experiment.heads > 1 and not source.right_path:
+        raise InputError(
+            f"heads={experiment.heads} needs a product read from files: give --weight (queries) and --weight-right "
+            "(keys), or one head."
+        )
     if source.source == "gaussian":
         return Operands(weight=_gaussian(experiment, "weight", E, D) * D**-0.5)
     if source.source == "power":
@@ -124,8 +142,9 @@ def make_operands(source: WeightSource, experiment: Experiment) -> Operands:
         left = _gaussian(experiment, "query", source.inner, D) * scale
         return Operands(left=left, right=_gaussian(experiment, "key", source.inner, E) * scale)
     operands = _from_file(source, experiment)
-    _check(f"weight {source.name}", operands.weight if operands.weight is not None else operands.left)
-    _check(f"weight-right of {source.name}", operands.right)
+    left = operands.weight if operands.weight is not None else operands.left
+    _check(f"weight {source.name}", left, experiment.dtype)
+    _check(f"weight-right of {source.name}", operands.right, experiment.dtype)
     return operands
 
 
@@ -140,26 +159,29 @@ def weight_hash(source: WeightSource, experiment: Experiment) -> str:
     return hashlib.sha256(":".join(parts).encode()).hexdigest()
 
 
-def make_inputs(experiment: Experiment) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return x (max T, D) and y (U, E) (None: Y = X) on the CPU; shorter lengths are prefixes.
+def make_inputs(experiment: Experiment, num_rows: int | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return x (num_rows, D) and y (U, E) (None: Y = X) on the CPU; shorter lengths are prefixes.
+
+    Args:
+        experiment: seed, sizes and files.
+        num_rows: the largest length that is made, default: of all; real activations must have rows for every length.
 
     Raises:
         ShapeError: real activations have too few rows or another width.
     """
-    num_rows = max(experiment.tokens)
-    y = None
+    y, num_rows = None, max(experiment.tokens) if num_rows is None else num_rows
     if experiment.other_tokens is not None:
         y = _gaussian(experiment, "y", experiment.other_tokens, experiment.out_features)
     if not experiment.input_path:
         return _gaussian(experiment, "x", num_rows, experiment.in_features), y
     x = read_tensor(experiment.input_path, experiment.input_tensor)
-    _check("input", x)
-    if x.shape[1] != experiment.in_features or x.shape[0] < num_rows:
+    _check("input", x, experiment.dtype)
+    if x.shape[1] != experiment.in_features or x.shape[0] < max(experiment.tokens):
         raise ShapeError(
-            f"input {tuple(x.shape)} must be (N, D) with D={experiment.in_features} and N >= {num_rows} "
+            f"input {tuple(x.shape)} must be (N, D) with D={experiment.in_features} and N >= {max(experiment.tokens)} "
             "(the largest of --tokens): give more activations or fewer tokens."
         )
-    return x[:num_rows].float(), y
+    return x[:num_rows], y
 
 
 def input_hash(experiment: Experiment) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from narrows.errors import InputError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from os import PathLike
 
     import torch
 
@@ -59,7 +62,7 @@ def origin_experiment(*, dtype: str = "float32", device: str = "cpu") -> Experim
 def run_experiment(
     experiment: Experiment,
     *,
-    store: Path | None = None,
+    store: str | PathLike[str] | None = None,
     minutes: float = DEFAULT_MINUTES,
     progress: Callable[[Progress], None] = lambda _: None,
     fresh: bool = False,
@@ -77,10 +80,10 @@ def run_experiment(
         ResourceError: the store is busy, the disk is full, or no child process can be started.
         NarrowsError: whatever is wrong with the experiment's files or sizes.
     """
-    if not minutes > 0:
-        raise InputError(f"minutes={minutes} must be > 0.")
+    if not 0 < minutes < math.inf:
+        raise InputError(f"minutes={minutes} must be a finite number > 0, e.g. 8 or 0.5.")
     with (
-        Store(store or default_store()) as opened,
+        Store(default_store() if store is None else Path(store)) as opened,
         Sweep(experiment, opened, minutes=minutes, progress=progress) as sweep,
     ):
         sweep.open()
@@ -104,6 +107,13 @@ def _in_file(weight: torch.Tensor | None) -> Iterator[WeightSource]:
         yield WeightSource("weight", "file", path=str(path), tensor="weight")
 
 
+def _whole(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise InputError(f"{name}={values!r} must be a sequence of whole numbers, e.g. (64, 128).") from None
+
+
 def measure(
     problem: Problem,
     *,
@@ -114,7 +124,7 @@ def measure(
     caches: Sequence[Cache] = ("hot",),
     seed: int = 0,
     minutes: float = DEFAULT_MINUTES,
-    store: Path | None = None,
+    store: str | PathLike[str] | None = None,
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Report:
     """Measure time, memory and error of a problem at several ranks, beside dense.
@@ -130,8 +140,19 @@ def measure(
 
     Raises:
         ShapeError: `weight` is not the (E, D) of the problem.
+        InputError: a problem with heads, ranks or tokens that are no whole numbers, a weight that cannot be factorised.
         NarrowsError: as in `run_experiment`.
     """
+    if problem.heads > 1 or problem.given_rank is not None:
+        raise InputError(
+            f"problem has heads={problem.heads}, given_rank={problem.given_rank}: a product is measured from files: "
+            "narrows measure --weight FILE:TENSOR --weight-right FILE:TENSOR --heads H."
+        )
+    lengths, asked_ranks = _whole("tokens", tokens) or (problem.tokens,), _whole("ranks", ranks)
+    if weight is not None:
+        from narrows.decompose import check_operand
+
+        check_operand("weight", weight)
     if weight is not None and tuple(weight.shape) != (problem.out_features, problem.in_features):
         raise ShapeError(
             f"weight {tuple(weight.shape)} must be (E, D) = ({problem.out_features}, {problem.in_features}) "
@@ -142,8 +163,8 @@ def measure(
             kind=problem.kind,
             in_features=problem.in_features,
             out_features=problem.out_features,
-            tokens=tuple(tokens) or (problem.tokens,),
-            ranks=tuple(ranks),
+            tokens=lengths,
+            ranks=asked_ranks,
             weights=(source,),
             dtype=problem.dtype,
             device=problem.device,

@@ -17,9 +17,9 @@ from narrows import kernels
 from narrows._files import write_tensors_atomic
 from narrows._machine import machine
 from narrows._oracle import worst
-from narrows._values import Factors, WeightRecord
+from narrows._values import DTYPE_BYTES, Factors, WeightRecord
 from narrows.bench._accuracy import output_errors, sampled_rows
-from narrows.bench._facts import cost_of, facts_of, kernel_of
+from narrows.bench._facts import cost_of, facts_of, kernel_of, shortage
 from narrows.bench._gate import Gate
 from narrows.bench._material import input_hash, make_inputs, make_operands, weight_hash
 from narrows.bench._timer import Ring, make_timer
@@ -90,13 +90,18 @@ class Session:
 
     def check(self, point: Point) -> Check:
         """Run one point once, compare sampled rows with float64 under a derived bound, count its cost."""
-        self._move_to(point.tokens)
         facts = facts_of(point, self.experiment.problem(point.tokens))
         if not facts.can_be_timed:
             return facts
+        if point.tokens > self._num_rows:
+            reason = f"an input of {point.tokens} tokens did not fit when this run started"
+            return replace(facts, status="does not fit", reason=reason)
         try:
+            self._move_to(point.tokens)
             return self._compare(point, facts)
-        except torch.OutOfMemoryError as fault:
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
+            if not _is_memory(fault):
+                raise
             return replace(facts, status="does not fit", reason=str(fault).splitlines()[0])
 
     def sample(self, point: Point) -> tuple[float, int]:
@@ -105,8 +110,16 @@ class Session:
         return self._timer(point).sample()
 
     @cached_property
+    def _num_rows(self) -> int:
+        """The largest length whose input fits now; 0 when none does."""
+        asked = self.experiment
+        # Made or read in float32 at least, then cast: both live for a moment.
+        row_bytes = asked.in_features * (4 + DTYPE_BYTES[asked.dtype])
+        return max((tokens for tokens in asked.tokens if not shortage(tokens * row_bytes, "cpu")), default=0)
+
+    @cached_property
     def _inputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        x, y = make_inputs(self.experiment)
+        x, y = make_inputs(self.experiment, self._num_rows)
         return x.to(self.device, self.dtype), None if y is None else y.to(self.device, self.dtype)
 
     @cached_property
@@ -167,6 +180,11 @@ class Session:
         ratio = worst(rows, reference)
         if not ratio <= 1:
             reason = f"an element is {ratio:.3g} times its derived error bound away from the float64 result"
+            largest, most = float(reference.value.abs().max()), torch.finfo(self.dtype).max
+            if not largest <= most:
+                reason = (
+                    f"the exact result reaches {largest:.3g}, above {most:.3g}, the largest {self.experiment.dtype}"
+                )
             return replace(facts, status="wrong result", reason=reason, worst=ratio)
         norm = reference.value.norm().clamp_min(torch.finfo(torch.float64).tiny)
         rounding = float((rows.double() - reference.value).norm() / norm)
@@ -215,3 +233,8 @@ class Session:
         if point not in self._timers:
             self._timers[point] = make_timer(self._ring(point), mode=point.mode, device=self.device)
         return self._timers[point]
+
+
+def _is_memory(fault: BaseException) -> bool:
+    """Say whether a backend's error means that memory ran out; torch raises a plain RuntimeError on a CPU."""
+    return isinstance(fault, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(fault)

@@ -18,6 +18,8 @@ def _matrix(path: str, tensor: str, layout: str, what: str) -> tuple[int, int]:
         shape = tuple(read_tensor(path, tensor).shape)  # raises, naming the nearest tensors
     if len(shape) != 2:
         raise ShapeError(f"{what} {path}:{tensor} has shape {tuple(shape)}; it must have 2 dimensions, (E, D).")
+    if 0 in shape:
+        raise ShapeError(f"{what} {path}:{tensor} has shape {tuple(shape)}; both dimensions must be at least 1.")
     return (shape[1], shape[0]) if layout == "in-out" else (shape[0], shape[1])
 
 

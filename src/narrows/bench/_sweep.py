@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -87,8 +88,7 @@ class Sweep:
 
     def is_over(self) -> bool:
         """Say whether the time is spent; the first round of every length has a minute in any case."""
-        allowed = max(self._budget, FIRST_ROUND_SECONDS) if self._is_first else self._budget
-        return self.spent >= allowed
+        return self.spent >= (max(self._budget, FIRST_ROUND_SECONDS) if self._is_first else self._budget)
 
     def points(self, tokens: int) -> list[Point]:
         """Return every point of one length: dense first, then ranks ascending."""
@@ -163,9 +163,7 @@ class Sweep:
 
     def _clear(self) -> None:
         """Delete the factors that were kept for a child that takes over."""
-        for path in self._folder.glob("*.safetensors"):
-            path.unlink()
-        self._folder.rmdir()
+        shutil.rmtree(self._folder)
 
     def _prepare(self) -> None:
         """Measure ceilings; factorise the weights that no earlier run has factorised."""
@@ -257,9 +255,9 @@ class Sweep:
             self._worker = Worker()
             try:
                 self._ask_open()
-            except WorkerDied as event:
+            except ResourceError:
                 if attempt == MAX_RESTARTS - 1:
-                    raise ResourceError(f"the measuring process cannot be started any more ({event}).") from None
+                    raise
             else:
                 return
 

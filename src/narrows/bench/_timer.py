@@ -6,6 +6,7 @@ Runs in the child process.
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
     from narrows._values import Mode
 
-SAMPLE_NS = 5e6  # 5 ms: long against the clock (0.1 us) and one scheduler tick (1-4 ms)
-SETTLE_NS = 50e6  # a call of 50 ms or more gains nothing from a warm-up call
+SAMPLE_NS = 5e6  # 5 ms: long against the clock (0.1 us)
+BLOCKS = 5  # a sample is the median of up to 5 blocks: a stall of 8 to 72 ms sits in one of them, not in the sample
+SETTLE_NS = 250e6  # a call this long overwrites any cache many times before it ends: a warm-up call changes nothing
 GRAPH_CALLS = 20  # calls in one graph at least, so that its own launch (8 us) is under 5 % of a 10 us call
 MAX_CALLS = 4096
 
@@ -32,12 +34,19 @@ class Ring:
     def __init__(self, calls: Sequence[Callable[[], torch.Tensor]]) -> None:
         self.calls = calls
         self.results: list[torch.Tensor | None] = [None] * len(calls)
+        self._next = 0
 
     def __len__(self) -> int:
         return len(self.calls)
 
-    def first(self) -> torch.Tensor:
-        return self.calls[0]()
+    def turn(self) -> torch.Tensor:
+        """Run the next call and return its result."""
+        index = self._next
+        self._next = (index + 1) % len(self.calls)
+        result = self.calls[index]()
+        if len(self.calls) > 1:
+            self.results[index] = result
+        return result
 
     def run(self, count: int) -> None:
         calls, results, size = self.calls, self.results, len(self.calls)
@@ -46,8 +55,10 @@ class Ring:
             for _ in range(count):
                 call()
             return
-        for index in range(count):
+        # Goes on where the last run ended: starting at the first one again would find it hot.
+        for index in range(self._next, self._next + count):
             results[index % size] = calls[index % size]()
+        self._next = (self._next + count) % size
 
 
 class Timer(Protocol):
@@ -67,10 +78,10 @@ class HostTimer:
 
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
-        self._estimate_ns = 0.0
+        self._fastest_ns = math.inf
 
     def output(self) -> torch.Tensor:
-        return self._ring.first()
+        return self._ring.turn()
 
     def _run(self, count: int) -> float:
         start = time.perf_counter_ns()
@@ -78,14 +89,15 @@ class HostTimer:
         return (time.perf_counter_ns() - start) / count
 
     def sample(self) -> tuple[float, int]:
-        if not self._estimate_ns:
-            self._estimate_ns = self._run(1)
-        if self._estimate_ns < SETTLE_NS:
+        if self._fastest_ns == math.inf:
+            self._fastest_ns = self._run(1)
+        if self._fastest_ns < SETTLE_NS:
             self._run(1)
-        count = max(1, min(MAX_CALLS, math.ceil(SAMPLE_NS / self._estimate_ns)))
-        count = math.ceil(count / len(self._ring)) * len(self._ring)
-        self._estimate_ns = self._run(count)
-        return self._estimate_ns, count
+        blocks = max(1, min(BLOCKS, math.ceil(SAMPLE_NS / self._fastest_ns)))
+        calls = max(1, min(MAX_CALLS, math.ceil(SAMPLE_NS / BLOCKS / self._fastest_ns)))
+        times = [self._run(calls) for _ in range(blocks)]
+        self._fastest_ns = min(self._fastest_ns, *times)
+        return statistics.median(times), blocks * calls
 
 
 class _DeviceTimer:
@@ -120,7 +132,7 @@ class EventTimer(_DeviceTimer):
         self._ring = ring
 
     def output(self) -> torch.Tensor:
-        result = self._ring.first()
+        result = self._ring.turn()
         torch.cuda.synchronize(self._device)
         return result
 
@@ -140,12 +152,12 @@ class GraphTimer(_DeviceTimer):
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(2):
-                ring.first()
+                ring.turn()
         torch.cuda.current_stream(device).wait_stream(stream)
         self._ring = ring
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, stream=stream):
-            self._result = ring.first()
+            self._result = ring.turn()
             ring.run(self._count - 1)
 
     def output(self) -> torch.Tensor:

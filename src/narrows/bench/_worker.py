@@ -57,7 +57,7 @@ class _Server:
         from narrows.bench._session import Session
 
         asked = TypeAdapter(Experiment).validate_json(experiment)
-        here = machine(asked.device.partition(":")[0])
+        here = machine(asked.device)
         self._session = Session(asked, Path(folder))
         return {"machine": asdict(here), **self._session.describe()}
 

@@ -33,7 +33,8 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
 
     text = TextColumn("{task.description}", markup=False)
     columns = (BarColumn(bar_width=24), TextColumn("{task.fields[left]}"), text)
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    # Drawn between rows only: a thread that redraws ten times a second would run beside what is timed.
+    with Bar(*columns, console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
         task = bar.add_task("starting", total=1.0, left="")
 
         def show(step: Progress) -> None:
@@ -41,6 +42,7 @@ def progress_bar() -> Iterator[Callable[[Progress], None]]:
             if step.is_notice:
                 bar.console.print(step.text, markup=False, highlight=False)
             bar.update(task, completed=min(step.spent / step.budget, 1.0), description=step.text, left=left)
+            bar.refresh()
 
         yield show
 

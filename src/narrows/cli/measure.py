@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import click
 
 from narrows.cli._output import emit, output_options
 from narrows.cli._ranges import parse_range
-from narrows.errors import InputError
+from narrows.errors import InputError, NarrowsError, RankError, ResourceError
 
 if TYPE_CHECKING:
     from narrows._values import Experiment, Report, WeightSource
@@ -21,14 +22,22 @@ PRODUCT_RANK = 128
 @click.option("--shape", metavar="DxE", help="Input and output features of a made weight, e.g. 4096x14336.")
 @click.option("--weight", metavar="FILE:TENSOR", help="A real weight, (E, D) as in nn.Linear.")
 @click.option("--weight-right", metavar="FILE:TENSOR", help="Second operand (key): the weight is right^T weight.")
-@click.option("--input", "activations", metavar="FILE:TENSOR", help="Real activations, (N, D).")
-@click.option("--layout", type=click.Choice(["out-in", "in-out"]), default="out-in", help="Of --weight in its file.")
+@click.option("--input", "activations", metavar="FILE:TENSOR", help="Real activations, (N, D), N >= the largest T.")
+@click.option(
+    "--layout", type=click.Choice(["out-in", "in-out"]), default="out-in", help="Of the weights in their files."
+)
 @click.option("--tokens", metavar="RANGE", default="64..4096", show_default=True, help="Sequence lengths T.")
 @click.option("--rank", metavar="RANGE", help="Middle dimensions. Default: doubling from 64 (or 16) to min(D, E).")
-@click.option("--kind", type=click.Choice(["bilinear", "linear"]), help="Default: linear for one --weight or D != E.")
+@click.option(
+    "--kind",
+    type=click.Choice(["bilinear", "linear"]),
+    help="Default: linear for one --weight or D != E, else bilinear.",
+)
 @click.option("--heads", type=click.IntRange(min=1), default=1, show_default=True, help="Heads of a product.")
 @click.option("--kv-heads", type=click.IntRange(min=1), help="Key heads that the heads share. Default: --heads.")
-@click.option("--dtype", default="float32", show_default=True, help="float32, bfloat16 or float16 (fp32, bf16, fp16).")
+@click.option(
+    "--dtype", default="float32", show_default=True, help="float32, bfloat16, float16 (fp32, bf16, fp16) or float64."
+)
 @click.option("--mode", default="eager", show_default=True, help="eager, graph (CUDA graph), or both: eager,graph.")
 @click.option("--cache", default="hot", show_default=True, help="hot, cold, or both: hot,cold.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
@@ -51,22 +60,50 @@ def command(*, output: Path | None, output_format: str, **options: object) -> No
     Example:
       narrows measure --shape 256x256 --tokens 64,128 --rank 16..64 --minutes 0.1 -o report.json
     """
-    _check_folder(output)
+    if output is not None:
+        _check_output(output)
     report = _measure(options)
     if output is not None:
-        from narrows._files import write_text_atomic
-
-        write_text_atomic(output, report.to_json())
-        click.echo(f"wrote {output}: narrows show {output}", err=True)
+        _write(output, report)
     from narrows.reporting import best_table, weights_table
 
     emit([best_table(report), weights_table(report)], output_format)
+    _say_what_has_no_time(report)
 
 
-def _check_folder(output: Path | None) -> None:
+def _check_output(output: Path) -> None:
     """Refuse a path that could not be written, before hours are spent."""
-    if output is not None and not output.absolute().parent.is_dir():
+    from narrows._files import check_target
+
+    if output.is_dir():
+        raise InputError(f"--output={output} is a folder. Give a file in it, e.g. {output / 'report.json'}.")
+    if not output.absolute().parent.is_dir():
         raise InputError(f"--output={output}: its folder does not exist. Make it first: nothing was measured yet.")
+    check_target(output)
+
+
+def _write(output: Path, report: Report) -> None:
+    from narrows._files import write_text_atomic
+
+    try:
+        write_text_atomic(output, report.to_json())
+    except NarrowsError:
+        click.echo("everything measured is kept: run the same command with another -o FILE.", err=True)
+        raise
+    click.echo(f"wrote {output}: narrows show {output}", err=True)
+
+
+def _say_what_has_no_time(report: Report) -> None:
+    """Count the rows without a time and name one reason for each status; none with a time is an error."""
+    reasons = {row.status: row.reason for row in reversed(report.rows) if row.status != "ok"}
+    if not reasons:
+        return
+    counts = Counter(row.status for row in report.rows)
+    found = "; ".join(f"{counts[status]} {status} ({reason})" for status, reason in reasons.items())
+    text = f"{len(report.rows) - counts['ok']} of {len(report.rows)} rows have no time: {found}."
+    if not counts["ok"]:
+        raise ResourceError(text)
+    click.echo(text, err=True)
 
 
 def _measure(options: dict[str, object]) -> Report:
@@ -95,6 +132,8 @@ def _words(text: object, known: tuple[str, ...], name: str) -> tuple[str, ...]:
 
 def _place(text: object, name: str) -> tuple[str, str]:
     """Split FILE:TENSOR; an .npy file holds one array and needs no tensor name."""
+    if any("\ud800" <= letter <= "\udfff" for letter in str(text)):
+        raise InputError(f"{name}={text!r} is not valid UTF-8: a report could not hold it. Rename the file.")
     path, colon, tensor = str(text).rpartition(":")
     if not colon and str(text).endswith(".npy"):
         return str(text), ""
@@ -124,6 +163,10 @@ def _weights(options: dict[str, object]) -> tuple[tuple[WeightSource, ...], int,
 
     from narrows._values import WeightSource
 
+    for option in ("heads", "kv_heads"):
+        if int(str(options[option] or 1)) > 1 and options["weight_right"] is None:
+            flag = f"--{option.replace('_', '-')}"
+            raise InputError(f"{flag}={options[option]} needs a product: give --weight and --weight-right (keys).")
     if options["weight"] is None:
         if options["weight_right"] is not None:
             raise InputError(f"--weight-right={options['weight_right']} needs --weight, the left operand, too.")
@@ -165,7 +208,12 @@ def _experiment(options: dict[str, object]) -> Experiment:
     weights, D, E = _weights(options)
     product = options["weight_right"] is not None
     kind = options["kind"] or ("linear" if (options["weight"] and not product) or D != E else "bilinear")
-    max_rank = weights[0].inner if product else min(D, E)
+    max_rank = min(weights[0].inner, D, E) if product else min(D, E)
+    if product and wanted and wanted[-1] > max_rank:
+        raise RankError(
+            f"--rank={options['rank']}: {wanted[-1]} is above {max_rank}, the most that --weight and --weight-right "
+            "give (their rows a head)."
+        )
     activations = _place(options["activations"], "--input") if options["activations"] else ("", "")
     return Experiment(
         kind=kind,  # type: ignore[arg-type]

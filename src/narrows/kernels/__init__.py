@@ -3,6 +3,7 @@
 from narrows.kernels._dense import dense_associations as dense_associations
 from narrows.kernels._dense import dense_launches as dense_launches
 from narrows.kernels._dense import dense_run as dense_run
+from narrows.kernels._given import Given as Given
 from narrows.kernels._matmul import project as project
 from narrows.kernels._protocol import Kernel as Kernel
 from narrows.kernels._protocol import LinearKernel as LinearKernel

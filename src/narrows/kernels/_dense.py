@@ -22,15 +22,17 @@ def dense_associations(problem: Problem) -> tuple[str, ...]:
     """Return the orders in which the dense chain of a problem can run.
 
     "linear": x W^T. "left": (x W^T) y^T, the origin's. "right": x (y W)^T. "given": a bilinear
-    weight that came as a product, as it came; run it with the kernel "three" on its operands.
+    weight that came as a product, as it came: `Given.run` on its operands.
     """
     if problem.kind == "linear":
         return ("linear",)
     return ("left", "right") if problem.given_rank is None else ("left", "right", "given")
 
 
-def dense_launches(association: str) -> int:
-    """Return how many matmuls one call of `dense_run` launches."""
+def dense_launches(association: str, problem: Problem) -> int:
+    """Return how many matmuls one call of `dense_run`, or of `Given.run`, launches."""
+    if association == "given":
+        return 2 if problem.is_self else 3
     _check(association)
     return _LAUNCHES[association]
 

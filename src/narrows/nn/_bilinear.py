@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from narrows._values import Factors
+from narrows.errors import ShapeError
 from narrows.nn._ordered import OrderedModule
 from narrows.ops import bilinear_tensors
 
@@ -53,6 +54,8 @@ class LowRankBilinear(OrderedModule):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_features, out_features, rank)
+        if heads is not None and heads < 1:
+            raise ShapeError(f"heads={heads} must be at least 1, or None for weights without heads.")
         self.heads, self.scale = heads, scale
         lead = () if heads is None else (heads,)
         sizes = {"a": (*lead, rank, in_features), "b": (*lead, rank, out_features)}

@@ -39,6 +39,8 @@ class OrderedModule(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, rank: int) -> None:
         super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ShapeError(f"in_features={in_features} and out_features={out_features} must be at least 1.")
         if not 1 <= rank <= min(in_features, out_features):
             raise RankError(
                 f"rank={rank} is outside 1..{min(in_features, out_features)} = min(D={in_features}, E={out_features})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrows.ops._checks import check_bilinear
+from narrows.ops._checks import check_bilinear, check_factors
 from narrows.ops._register import AUTO, bilinear_op
 
 if TYPE_CHECKING:
@@ -42,8 +42,10 @@ def bilinear(
 
     Raises:
         ShapeError, DtypeError, DeviceError: operands do not fit together.
+        InputError: an operand is not a tensor, or `factors` no Factors.
         ImplementationError: the named implementation does not exist or cannot run this.
     """
+    check_factors(factors)
     return bilinear_tensors(x, factors.a, factors.b, y, scale=scale, mask=mask, impl=impl)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from narrows.errors import DeviceError, DtypeError, ShapeError
+from narrows._values import Factors
+from narrows.errors import DeviceError, DtypeError, InputError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def check_factors(factors: object) -> None:
+    """Raise InputError for a weight, or a pair of tensors, in the place of factors."""
+    if not isinstance(factors, Factors):
+        raise InputError(
+            f"factors is a {type(factors).__name__}: give Factors, as narrows.factorize(weight, rank=64) returns them."
+        )
 
 
 def check_linear(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
@@ -67,6 +76,8 @@ def bilinear_shape(x: Tensor, a: Tensor, y: Tensor | None) -> tuple[int, ...]:
 
 def _check_same(name: str, tensor: Tensor, against: str, other: Tensor) -> None:
     """Raise unless both share device (torch.mm of cpu and meta gives garbage without an error) and dtype."""
+    if not isinstance(tensor, torch.Tensor):
+        raise InputError(f"{name} is a {type(tensor).__name__}: give a torch.Tensor.")
     if tensor.device != other.device:
         raise DeviceError(f"{name} is on {tensor.device} and {against} is on {other.device}: move both to one device.")
     if tensor.dtype != other.dtype and not _autocast_unites(tensor, other):
@@ -101,6 +112,8 @@ def _check_rows(name: str, tensor: Tensor, weight: Tensor, letter: str, *, least
 
 
 def _check_mask(mask: Tensor, x: Tensor, shape: tuple[int, ...]) -> None:
+    if not isinstance(mask, torch.Tensor):
+        raise InputError(f"mask is a {type(mask).__name__}: give a torch.Tensor.")
     if mask.dtype == torch.bool:
         if mask.device != x.device:
             raise DeviceError(f"mask is on {mask.device} and x is on {x.device}: move both to one device.")

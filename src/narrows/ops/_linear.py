@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrows.ops._checks import check_linear
+from narrows.ops._checks import check_factors, check_linear
 from narrows.ops._register import AUTO, linear_op
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def linear(x: Tensor, factors: Factors, bias: Tensor | None = None, *, impl: str
 
     Raises:
         ShapeError, DtypeError, DeviceError: operands do not fit together.
+        InputError: an operand is not a tensor, or `factors` no Factors.
         ImplementationError: the named implementation does not exist or cannot run this.
     """
+    check_factors(factors)
     return linear_tensors(x, factors.a, factors.b, bias, impl)
 
 

@@ -142,7 +142,7 @@ def _conditions(report: Report) -> dict[str, str]:
         "dtype": experiment.dtype,
         "device": experiment.device,
         "seed": experiment.seed,
-        "input": f"{experiment.input_path}:{experiment.input_tensor}" if experiment.input_path else "standard normal",
+        "input": report.inputs,
         **{f"weight {weight.name} sha256": weight.sha256 for weight in report.weights},
     }
     return {name: str(value) for name, value in found.items()}

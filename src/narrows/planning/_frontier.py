@@ -130,7 +130,9 @@ def dense_bytes(report: Report, association: str) -> int:
     """Return the bytes of the weight as the dense side stores it (a product as its two operands)."""
     problem = report.problem(1)
     if association == "given" and problem.given_rank is not None:
-        return factor_bytes(report, problem.given_rank)
+        kv_heads = problem.kv_heads or problem.heads
+        rows = problem.heads * problem.in_features + kv_heads * problem.out_features
+        return problem.itemsize * problem.given_rank * rows
     return problem.itemsize * problem.heads * problem.in_features * problem.out_features
 
 
@@ -171,15 +173,19 @@ def feasible(point: Point, budget: Budget) -> tuple[Candidate, ...]:
 def pick(candidates: Sequence[Candidate]) -> tuple[Candidate, tuple[Candidate, ...]]:
     """Return the candidate to take and all that cannot be told apart from the fastest one in time.
 
-    The fastest has the smallest median; among its ties the largest rank is taken (accuracy is
+    The fastest has the largest speedup (each is paired with dense, so rows of different days can be
+    compared); among its ties the largest rank is taken (accuracy is
     free until time says otherwise), and of that rank the fastest implementation.
     """
-    fastest = min(candidates, key=lambda c: c.measured.time_ns)
+    fastest = max(candidates, key=lambda c: c.measured.speedup.value)
     tied = tuple(c for c in candidates if c is fastest or is_tie(c, fastest))
-    return min(tied, key=lambda c: (-c.rank, c.measured.time_ns)), tied
+    return max(tied, key=lambda c: (c.rank, c.measured.speedup.value)), tied
 
 
 def is_tie(one: Candidate, other: Candidate) -> bool:
-    """Return whether two rows of one length cannot be told apart in time, paired by round."""
+    """Return whether two rows of one length take the same time as far as can be told, paired by round.
+
+    A wide interval is no tie: it says that nothing is known, and then the faster one is taken.
+    """
     ratio = against(one.measured.row, other.measured.row)
-    return ratio is not None and ratio.verdict == "tie"
+    return ratio is not None and ratio.is_known_tie

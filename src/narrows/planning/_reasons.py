@@ -65,8 +65,9 @@ def _passed_over(point: Point, budget: Budget) -> tuple[str, ...]:
     accurate = {c.rank for c in point.candidates if meets_error(c, budget) and meets_bytes(c.num_bytes, budget)}
     slow = sorted(accurate - {c.rank for c in feasible(point, budget)})
     if slow:
-        least = "dense" if budget.min_speedup is None else f"the speedup of {budget.min_speedup:g} asked for"
-        found.append(f"Rank {numbers(slow)}: not faster than {least} beyond doubt.")
+        asked = budget.min_speedup
+        lack = "not faster than dense" if asked is None else f"no speedup of {asked:g}"
+        found.append(f"Rank {numbers(slow)}: {lack} beyond doubt.")
     return tuple(found)
 
 

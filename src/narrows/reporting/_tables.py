@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SPEEDUP_NOTE = (
     "Speedup: dense time / thin time, against the faster dense association; ~ marks a tie (the 99 % interval "
-    "reaches within 2 % of 1). Error: upper 95 % end of the relative output error."
+    "reaches within 2 % of 1), ? fewer than 8 rounds. Error: upper 95 % end of the relative output error."
 )
 
 

@@ -95,7 +95,8 @@ def differences_table(differences: Differences) -> Table:
 
 
 def _difference_row(row: Difference) -> tuple[Cell, ...]:
-    verdict = "not distinguishable" if row.ratio.verdict == "tie" else row.ratio.verdict
+    is_told = row.ratio.verdict in {"faster", "slower"}
+    verdict = row.ratio.verdict if is_told else "not distinguishable"
     return (
         cells.word(row.mode),
         cells.word(row.cache),

@@ -61,8 +61,8 @@ def percent_text(fraction: float) -> str:
 
 
 def ratio_text(ratio: Ratio) -> str:
-    """Return a speedup; "~" marks a tie: 2.41x, 0.53x, ~1.01x."""
-    mark = "~" if ratio.verdict == "tie" else ""
+    """Return a speedup; "~" marks a tie, "?" too few rounds: 2.41x, ~1.01x, ?3.20x."""
+    mark = {"tie": "~", "unknown": "?"}.get(ratio.verdict, "")
     return f"{mark}{ratio.value:.2f}x"
 
 
