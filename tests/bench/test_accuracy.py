@@ -26,18 +26,21 @@ def _errors(experiment, source=GAUSSIAN):
 def test_truncation_is_the_distance_of_the_exact_chains(kind):
     experiment = small(kind=kind)
     errors, operands, factors, x, _ = _errors(experiment)
-    W, x64 = operands.exact(), x[:32].double()
+    # 64 rows: all of them for linear, two blocks of 32 with Y = X.
+    W, blocks = operands.exact(), torch.split(x[:64].double(), 64 if kind == "linear" else 32)
     for rank in experiment.ranks:
         thin = factors.truncate(rank).dense()
-        wanted, got = (x64 @ W.T, x64 @ thin.T) if kind == "linear" else (x64 @ W.T @ x64.T, x64 @ thin.T @ x64.T)
+        ends = [torch.eye(64, dtype=torch.float64)] if kind == "linear" else [block.T for block in blocks]
+        wanted = torch.stack([x64 @ W.T @ end for x64, end in zip(blocks, ends, strict=True)])
+        got = torch.stack([x64 @ thin.T @ end for x64, end in zip(blocks, ends, strict=True)])
         assert errors[32, rank].truncation == pytest.approx(float((got - wanted).norm() / wanted.norm()), rel=1e-6)
 
 
 def test_a_rectangular_bilinear_form_uses_y_and_not_x():
     experiment = small(out_features=48, other_tokens=20)
     errors, operands, factors, x, y = _errors(experiment)
-    wanted = x[:32].double() @ operands.exact().T @ y.double().T
-    got = x[:32].double() @ factors.truncate(4).dense().T @ y.double().T
+    wanted = x[:64].double() @ operands.exact().T @ y.double().T
+    got = x[:64].double() @ factors.truncate(4).dense().T @ y.double().T
     assert errors[32, 4].truncation == pytest.approx(float((got - wanted).norm() / wanted.norm()), rel=1e-6)
 
 
@@ -85,7 +88,7 @@ def test_errors_of_many_tokens_are_added_up_part_by_part(monkeypatch):
 
 
 def test_lengths_without_an_input_have_no_error():
-    experiment = small()
+    experiment = small(tokens=(16, 128))
     operands = make_operands(GAUSSIAN, experiment)
     x, _ = make_inputs(experiment, 16)
     factors = operands.factorize(16)
@@ -95,3 +98,22 @@ def test_lengths_without_an_input_have_no_error():
 
 def test_a_chain_that_overflows_has_an_infinite_error():
     assert upper95(np.array([1.0, np.nan]), np.ones(2)) == np.inf
+
+
+def test_one_token_is_judged_by_many_rows_of_the_input_and_not_by_its_first():
+    experiment = small(kind="linear", tokens=(1, 32), ranks=(4,))
+    operands = make_operands(GAUSSIAN, experiment)
+    factors = operands.factorize(4)
+    x, _ = make_inputs(experiment)
+    x[0] = 1e4 * factors.a[0].float()  # an outlier that the factors keep exactly
+    fields = {"weight_name": "w", "exact_weight": operands.exact(), "factors": factors, "y": None}
+    one, many = output_errors(experiment, x=x, **fields)
+    assert (one.total, one.upper95) == (many.total, many.upper95)
+    assert one.upper95 > 0.5 > one.total
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_short_self_products_take_several_blocks(tokens):
+    experiment = small(tokens=(tokens,), ranks=(4,))
+    errors, _, _, _, _ = _errors(experiment)
+    assert 0 < errors[tokens, 4].total < errors[tokens, 4].upper95

@@ -16,8 +16,9 @@ from narrows.bench import _sweep
 from narrows.bench._assemble import assemble
 from narrows.bench._client import RequestFailed, WorkerDied
 from narrows.bench._point import Check, Point
+from narrows.bench._rounds import best_ceilings
 from narrows.bench._store import Store
-from narrows.bench._sweep import Sweep, best_ceilings
+from narrows.bench._sweep import Sweep
 from narrows.errors import ResourceError
 
 MACHINE = {
@@ -75,6 +76,9 @@ class Scripted:
 
     def conditions(self):
         return {"load average": "0"}
+
+    def load_factors(self):
+        return {}
 
     def prepare(self, index):
         record = WeightRecord("gaussian", "w", "exact", (1.0,), {4: 0.9, 16: 0.5}, 0.0, 1.5)

@@ -186,17 +186,17 @@ def test_a_length_that_does_not_fit_is_marked_and_the_sweep_goes_on(folder, tmp_
 
 def test_an_input_too_large_to_make_costs_its_length_only(folder, tmp_path, monkeypatch):
     """One token of 16 features takes 128 bytes while it is made and cast."""
-    monkeypatch.setattr(_session, "shortage", lambda num_bytes, _: "" if num_bytes <= 8 * 128 else "needs more")
-    result = measure(folder, f"--shape 16x16 -o {tmp_path}/r.json", tmp_path / "s")
+    monkeypatch.setattr(_session, "shortage", lambda num_bytes, _: "" if num_bytes <= 64 * 128 else "needs more")
+    result = measure(folder, f"--shape 16x16 --tokens 64,128 -o {tmp_path}/r.json", tmp_path / "s")
     report = Report.from_json((tmp_path / "r.json").read_text())
     assert result.exit_code == 0, result.output
-    assert {row.status for row in report.rows if row.tokens == 8} == {"ok"}
-    assert {(row.status, row.reason) for row in report.rows if row.tokens == 16} == {
-        ("does not fit", "an input of 16 tokens did not fit when this run started")
+    assert {row.status for row in report.rows if row.tokens == 64} == {"ok"}
+    assert {(row.status, row.reason) for row in report.rows if row.tokens == 128} == {
+        ("does not fit", "an input of 128 tokens did not fit when this run started")
     }
-    assert {error.tokens for error in report.errors} == {8}
+    assert {error.tokens for error in report.errors} == {64}
     assert "rows have no time" in result.stderr
-    assert "does not fit (an input of 16 tokens did not fit" in result.stderr
+    assert "does not fit (an input of 128 tokens did not fit" in result.stderr
 
 
 # The store

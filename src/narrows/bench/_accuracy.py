@@ -77,22 +77,20 @@ def output_errors(
     Args:
         exact_weight: (E, D) or (H, E, D), float64.
         factors: float64, of the largest rank (fewer rows mean exactness beyond them).
-        x: (largest T that fits, D) in the experiment's dtype; longer lengths are passed over.
+        x: (N, D) in the experiment's dtype, every row there is; lengths above N are passed over.
         y: (U, E) or None (Y = X, or linear).
     """
     stored = factors.to(x.dtype)
     for tokens in experiment.tokens:
         if tokens > len(x):
             continue
-        x_KD = x[:tokens][sampled_rows(tokens, experiment.seed).to(x.device)]
-        other = None if experiment.kind == "linear" else (x[:tokens] if y is None else y)
-        parts = [
-            _squares(x_KD, part, exact_weight, factors, stored, experiment.ranks) for part in _parts(other, factors)
+        drawn = [
+            _summed(draw, exact_weight, factors, stored, experiment.ranks) for draw in _draws(experiment, tokens, x, y)
         ]
-        norm_K = _sum(part.norm_K for part in parts)
+        norm_K = np.concatenate([squares.norm_K for squares in drawn])
         scale = float(np.sum(norm_K)) or 1.0
         for index, rank in enumerate(experiment.ranks):
-            truncation, rounding, total_K = (_sum(part.ranks[index][i] for part in parts) for i in range(3))
+            truncation, rounding, total_K = (np.concatenate([d.ranks[index][i] for d in drawn]) for i in range(3))
             yield OutputError(
                 weight=weight_name,
                 tokens=tokens,
@@ -102,6 +100,37 @@ def output_errors(
                 total=float(np.sqrt(np.sum(total_K) / scale)),
                 upper95=upper95(total_K, norm_K, seed=experiment.seed),
             )
+
+
+def _draws(
+    experiment: Experiment, tokens: int, x: torch.Tensor, y: torch.Tensor | None
+) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Return sampled rows, each with the other side that they are multiplied with.
+
+    Where rows do not meet each other (linear, or a y of its own) they are drawn from the whole input,
+    so that a short length is not judged by the first row of a text. With Y = X, a length below 64 takes
+    as many blocks of the input as make 64 rows.
+    """
+    if experiment.kind == "linear" or y is not None:
+        return [(x[sampled_rows(len(x), experiment.seed).to(x.device)], y)]
+    count = max(1, min(len(x) // tokens, math.ceil(SAMPLED_ROWS / tokens)))
+    rows = sampled_rows(tokens, experiment.seed).to(x.device)
+    blocks = torch.split(x[: count * tokens], tokens)
+    return [(block[rows], block) for block in blocks]
+
+
+def _summed(
+    draw: tuple[torch.Tensor, torch.Tensor | None],
+    exact_weight: torch.Tensor,
+    factors: Factors,
+    stored: Factors,
+    ranks: tuple[int, ...],
+) -> _Squares:
+    """Return one draw's squares, added up over parts of its other side."""
+    x_KD, other = draw
+    parts = [_squares(x_KD, part, exact_weight, factors, stored, ranks) for part in _parts(other, factors)]
+    summed = [tuple(_sum(part.ranks[index][i] for part in parts) for i in range(3)) for index in range(len(ranks))]
+    return _Squares(_sum(part.norm_K for part in parts), summed)  # type: ignore[arg-type]
 
 
 def _parts(other: torch.Tensor | None, factors: Factors) -> Iterable[torch.Tensor | None]:

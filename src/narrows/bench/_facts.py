@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from narrows import _cost, kernels
+from narrows import kernels
 from narrows._machine import available_bytes
-from narrows.bench._point import Check
+from narrows.bench._point import Check, cost_of
 
 if TYPE_CHECKING:
     from narrows._values import Problem
@@ -16,21 +16,9 @@ if TYPE_CHECKING:
 MEMORY_MARGIN = 1.1  # a backend's own workspace; measured peaks stay within 10 % of the formula from 64 MiB on
 
 
-def cost_of(point: Point, problem: Problem) -> _cost.Cost:
-    """Return FLOPs and bytes of one call."""
-    if point.rank is None:
-        return _cost.dense_cost(problem, point.variant)
-    return _cost.thin_cost(problem, point.rank)
-
-
 def kernel_of(point: Point, problem: Problem) -> Kernel | None:
-    """Return the implementation that runs a point; None for a dense association.
-
-    A product as it was given is the specification of the thin chain, on the operands.
-    """
-    if point.rank is not None:
-        return kernels.kernel(problem.kind, point.variant)
-    return kernels.kernel("bilinear", "three") if point.variant == "given" else None
+    """Return the implementation that runs a point; None for a dense one."""
+    return None if point.rank is None else kernels.kernel(problem.kind, point.variant)
 
 
 def _refusal(point: Point, problem: Problem) -> str:

@@ -20,6 +20,7 @@ from narrows.errors import DtypeError, InputError, NonFiniteError, ShapeError
 if TYPE_CHECKING:
     from narrows._values import Experiment, Factors, WeightSource
 
+FEWEST_ROWS = 64  # rows that an error is sampled over
 RECIPE = 1  # raise when a made weight or input changes for the same seed
 
 
@@ -30,7 +31,7 @@ class Operands:
     Attributes:
         weight: (E, D) or (H, E, D); None for a product.
         left: (K, D) or (H, K, D).
-        right: (K, E) or (H, K, E); grouped heads are repeated.
+        right: (K, E) or (G, K, E), each shared by H / G heads of `left`.
     """
 
     weight: torch.Tensor | None = None
@@ -43,7 +44,15 @@ class Operands:
             return self.weight.double()
         assert self.left is not None
         assert self.right is not None
-        return self.right.double().mT @ self.left.double()
+        return self.repeated().double().mT @ self.left.double()
+
+    def repeated(self) -> torch.Tensor:
+        """Return the right operand with one row of heads for each of `left`'s, (H, K, E)."""
+        assert self.left is not None
+        assert self.right is not None
+        if self.right.ndim == 2:
+            return self.right
+        return self.right.repeat_interleave(len(self.left) // len(self.right), dim=0)
 
     def factorize(self, rank: int) -> Factors:
         """Return float64 factors of `rank` (a product's own rank, if that is smaller)."""
@@ -75,13 +84,12 @@ def _power(experiment: Experiment, exponent: float) -> torch.Tensor:
     return torch.mm(scaled, right.mT)
 
 
-def _per_head(matrix: torch.Tensor, groups: int, experiment: Experiment, what: str) -> torch.Tensor:
-    """Split (H*K, D) into (H, K, D); grouped heads (G*K, D) are repeated to H."""
+def _per_head(matrix: torch.Tensor, groups: int, what: str) -> torch.Tensor:
+    """Split (H*K, D) into (H, K, D)."""
     rows = matrix.shape[0]
     if rows % groups:
         raise ShapeError(f"{what} has {rows} rows, which {groups} heads do not divide: check --heads and --kv-heads.")
-    heads = matrix.reshape(groups, rows // groups, -1)
-    return heads.repeat_interleave(experiment.heads // groups, dim=0)
+    return matrix.reshape(groups, rows // groups, -1)
 
 
 def _from_file(source: WeightSource, experiment: Experiment) -> Operands:
@@ -92,8 +100,8 @@ def _from_file(source: WeightSource, experiment: Experiment) -> Operands:
     if experiment.heads == 1:
         return Operands(left=left, right=right)
     return Operands(
-        left=_per_head(left, experiment.heads, experiment, "weight"),
-        right=_per_head(right, experiment.kv_heads or experiment.heads, experiment, "weight-right"),
+        left=_per_head(left, experiment.heads, "weight"),
+        right=_per_head(right, experiment.kv_heads or experiment.heads, "weight-right"),
     )
 
 
@@ -160,11 +168,12 @@ def weight_hash(source: WeightSource, experiment: Experiment) -> str:
 
 
 def make_inputs(experiment: Experiment, num_rows: int | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return x (num_rows, D) and y (U, E) (None: Y = X) on the CPU; shorter lengths are prefixes.
+    """Return x (N, D) and y (U, E) (None: Y = X) on the CPU; every length is a prefix of x.
 
     Args:
         experiment: seed, sizes and files.
-        num_rows: the largest length that is made, default: of all; real activations must have rows for every length.
+        num_rows: the largest length that is made, default: of all. Made inputs have 64 rows at least, files all
+            that they have: errors are sampled over all of them.
 
     Raises:
         ShapeError: real activations have too few rows or another width.
@@ -173,7 +182,7 @@ def make_inputs(experiment: Experiment, num_rows: int | None = None) -> tuple[to
     if experiment.other_tokens is not None:
         y = _gaussian(experiment, "y", experiment.other_tokens, experiment.out_features)
     if not experiment.input_path:
-        return _gaussian(experiment, "x", num_rows, experiment.in_features), y
+        return _gaussian(experiment, "x", max(num_rows, FEWEST_ROWS), experiment.in_features), y
     x = read_tensor(experiment.input_path, experiment.input_tensor)
     _check("input", x, experiment.dtype)
     if x.shape[1] != experiment.in_features or x.shape[0] < max(experiment.tokens):
@@ -181,7 +190,7 @@ def make_inputs(experiment: Experiment, num_rows: int | None = None) -> tuple[to
             f"input {tuple(x.shape)} must be (N, D) with D={experiment.in_features} and N >= {max(experiment.tokens)} "
             "(the largest of --tokens): give more activations or fewer tokens."
         )
-    return x[:num_rows], y
+    return x, y
 
 
 def input_hash(experiment: Experiment) -> str:

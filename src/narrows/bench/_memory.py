@@ -38,12 +38,17 @@ def _run_once(problem: Problem, point: Point) -> None:
 
     x = ones(problem.tokens, problem.in_features)
     y = None if problem.other_tokens is None else ones(problem.other_tokens, problem.out_features)
-    if point.rank is None and point.variant != "given":
+    if point.variant == "given":
+        rank, kv_heads = problem.given_rank or 1, problem.kv_heads or problem.heads
+        left, right = ones(problem.heads, rank, problem.in_features), ones(kv_heads, rank, problem.out_features)
+        kernels.Given.of(left, right, is_self=problem.is_self).run(x, y)
+        return
+    if point.rank is None:
         weight = ones(*heads, problem.out_features, problem.in_features)
         kernels.dense_run(point.variant, x, weight, y)
         return
-    rank = point.rank or problem.given_rank or 1
-    kernel = kernels.kernel(problem.kind, "three" if point.variant == "given" else point.variant)
+    rank = point.rank
+    kernel = kernels.kernel(problem.kind, point.variant)
     if kernel.name == "two" and problem.kind == "bilinear":
         pair = ones(*heads, rank, 2, problem.in_features)
         factors = Factors(pair[..., 0, :], pair[..., 1, :])

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from narrows import _cost
+
 if TYPE_CHECKING:
-    from narrows._values import Cache, Mode
+    from narrows._values import Cache, Mode, Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +54,10 @@ class Check:
     def is_final(self) -> bool:
         """A later run would find the same; the others (killed, did not fit, timed out) are tried again."""
         return self.status in {"ok", "refused", "wrong result"}
+
+
+def cost_of(point: Point, problem: Problem) -> _cost.Cost:
+    """Return FLOPs and bytes of one call."""
+    if point.rank is None:
+        return _cost.dense_cost(problem, point.variant)
+    return _cost.thin_cost(problem, point.rank)

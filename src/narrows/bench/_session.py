@@ -16,13 +16,14 @@ from safetensors.torch import load
 from narrows import kernels
 from narrows._files import write_tensors_atomic
 from narrows._machine import machine
-from narrows._oracle import worst
+from narrows._oracle import poisoned, worst
 from narrows._values import DTYPE_BYTES, Factors, WeightRecord
 from narrows.bench._accuracy import output_errors, sampled_rows
-from narrows.bench._facts import cost_of, facts_of, kernel_of, shortage
+from narrows.bench._facts import facts_of, kernel_of, shortage
 from narrows.bench._gate import Gate
 from narrows.bench._material import input_hash, make_inputs, make_operands, weight_hash
-from narrows.bench._timer import Ring, make_timer
+from narrows.bench._point import cost_of
+from narrows.bench._timer import MAX_CALLS, Ring, make_timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,8 @@ class Session:
         self._tokens = 0
         self._timers: dict[Point, Timer] = {}
         self._gate: Gate | None = None
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)  # events are recorded on the current device's stream
 
     def describe(self) -> dict[str, object]:
         """Return the identity of the content and the variants of this experiment; reads every file once."""
@@ -87,6 +90,10 @@ class Session:
         if index == 0:
             self._keep(factors.to(self.dtype))
         return record, errors
+
+    def load_factors(self) -> None:
+        """Factorise the timed weight, if no earlier child has left its factors, before anything is timed."""
+        _ = self._factors
 
     def check(self, point: Point) -> Check:
         """Run one point once, compare sampled rows with float64 under a derived bound, count its cost."""
@@ -131,10 +138,18 @@ class Session:
         return self._timed_operands.exact().to(self.device, self.dtype)
 
     @cached_property
-    def _given(self) -> Factors:
+    def _given(self) -> kernels.Given:
         left, right = self._timed_operands.left, self._timed_operands.right
         assert left is not None
         assert right is not None
+        is_self = self.experiment.other_tokens is None
+        return kernels.Given.of(left.to(self.device, self.dtype), right.to(self.device, self.dtype), is_self=is_self)
+
+    @cached_property
+    def _given_factors(self) -> Factors:
+        """The product's operands as the thin chain's, for the reference."""
+        left, right = self._timed_operands.left, self._timed_operands.repeated()
+        assert left is not None
         return Factors(left, right, is_ordered=False).to(self.device, self.dtype)
 
     @cached_property
@@ -175,7 +190,7 @@ class Session:
         """Run the point and hold its sampled rows against their bound."""
         assert self._gate is not None
         peak = self._device_peak(point, facts) if self.device.type == "cuda" else None
-        rows = self._timer(point).output().index_select(-2, self._gate.rows)
+        rows = self._output(point).index_select(-2, self._gate.rows)
         reference = self._reference(point, self._gate)
         ratio = worst(rows, reference)
         if not ratio <= 1:
@@ -192,14 +207,24 @@ class Session:
 
     def _reference(self, point: Point, gate: Gate) -> Reference:
         if point.variant == "given":
-            return gate.thin(self._given, self._given.rank)
+            return gate.thin(self._given_factors, self._given_factors.rank)
         if point.rank is None:
             return gate.dense(self._weight, point.variant)
         return gate.thin(self._factors, point.rank)
 
+    def _output(self, point: Point) -> torch.Tensor:
+        """Return a result whose every element was written by this very run: its memory held NaN before."""
+        if point.mode == "graph":
+            return self._timer(point).output()
+        problem = self.experiment.problem(point.tokens)
+        heads = (problem.heads,) if problem.heads > 1 else ()
+        out = poisoned((*heads, point.tokens, problem.columns), self.dtype, self.device)
+        return self._call(point, copy=False)(out=out)
+
     def _device_peak(self, point: Point, facts: Check) -> int:
         """Return the allocator's peak of one call, its operands included."""
         call = self._call(point, copy=False)
+        call()  # libraries allocate their workspace once
         torch.cuda.synchronize(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
@@ -207,16 +232,19 @@ class Session:
         torch.cuda.synchronize(self.device)
         return torch.cuda.max_memory_allocated(self.device) - before + facts.bytes_read
 
-    def _call(self, point: Point, *, copy: bool) -> Callable[[], torch.Tensor]:
+    def _call(self, point: Point, *, copy: bool) -> Callable[..., torch.Tensor]:
         """Return one call of a point; `copy` gives it operands of its own."""
         x, y = self._sides()
         if copy:
             x, y = x.clone(), None if y is None else y.clone()
+        if point.variant == "given":
+            return partial((self._given.clone() if copy else self._given).run, x, y)
         kernel = kernel_of(point, self.experiment.problem(point.tokens))
         if kernel is None:
             weight = self._weight.clone() if copy else self._weight
             return partial(kernels.dense_run, point.variant, x, weight, y)
-        factors = self._given if point.rank is None else self._factors.truncate(point.rank)
+        assert point.rank is not None
+        factors = self._factors.truncate(point.rank)
         if copy:
             factors = Factors(factors.a.clone(), factors.b.clone())
         return partial(kernel.run, x, kernel.pack(factors), y)
@@ -224,9 +252,11 @@ class Session:
     def _ring(self, point: Point) -> Ring:
         if point.cache == "hot":
             return Ring([self._call(point, copy=False)])
-        working_set = cost_of(point, self.experiment.problem(point.tokens)).memory_bytes
-        cache = machine(self.device.type).last_level_cache_bytes
-        count = max(2, math.ceil(COLD_SETS * cache / working_set))
+        cost = cost_of(point, self.experiment.problem(point.tokens))
+        cache = machine(self.experiment.device).last_level_cache_bytes
+        # Operands and result rotate; what lies between two matmuls is memory that the allocator hands out again.
+        rotated = cost.bytes_read + cost.bytes_written
+        count = min(max(2, math.ceil(COLD_SETS * cache / rotated)), MAX_CALLS)
         return Ring([self._call(point, copy=True) for _ in range(count)])
 
     def _timer(self, point: Point) -> Timer:

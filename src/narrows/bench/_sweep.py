@@ -14,10 +14,11 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from narrows._stats import FEWEST_ROUNDS, paired_ratio
+from narrows._stats import FEWEST_ROUNDS
 from narrows.bench._client import RequestFailed, Worker, WorkerDied
 from narrows.bench._keys import Keys
-from narrows.bench._point import Check, Point
+from narrows.bench._point import Check, Point, cost_of
+from narrows.bench._rounds import best_ceilings, is_narrow, num_paired
 from narrows.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from narrows._values import Experiment
     from narrows.bench._store import Store
 
-TARGET_WIDTH = 0.05
 FIRST_ROUND_SECONDS = 60.0  # even a tiny budget gets one round of every length, if that takes no longer
 VISIT_SECONDS = 5.0  # a length is left after this long, so that slow minutes fall on all of them alike
-SLOWEST_FLOPS = 1e9  # a row slower than this a second (plus a minute) is given up
+SLOWEST_FLOPS = 1e9  # a row slower than this a second is given up, but not before 2 minutes
 PREPARE_SECONDS = 3600.0
 MAX_RESTARTS = 3
+RUN_FACTS = ("spent", "ceilings", "conditions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ class Sweep:
         """Delete what the store holds of this experiment (rows that other experiments share included)."""
         points = [point for tokens in self.experiment.tokens for point in self.points(tokens)]
         weights = [self.keys.weight(index) for index in range(len(self.keys.weights))]
-        self._store.forget([*map(self.keys.point, points), *weights, self.keys.run("spent")])
+        self._store.forget([*map(self.keys.point, points), *weights, *map(self.keys.run, RUN_FACTS)])
         self._spent_before = 0.0
 
     def run(self) -> None:
@@ -136,6 +137,7 @@ class Sweep:
             self._examine(tokens)
             if not any(self._samples(point) for point in self._timed(tokens)):
                 self._round(tokens)
+            self._note_spent()
         self._is_first = False
 
     def check_of(self, point: Point) -> Check | None:
@@ -168,9 +170,9 @@ class Sweep:
     def _prepare(self) -> None:
         """Measure ceilings; factorise the weights that no earlier run has factorised."""
         self._say("measuring this machine's ceilings")
-        known = self._store.fact(self.keys.ceilings())
+        known = self._store.fact(self.keys.run("ceilings"))
         found = self._require("ceilings", "this machine's ceilings could not be measured", "Run the same command again")
-        self._store.put_fact(self.keys.ceilings(), "ceilings", best_ceilings(known, found))
+        self._store.put_fact(self.keys.run("ceilings"), "ceilings", best_ceilings(known, found))
         conditions = self._require("conditions", "the conditions could not be read", "Run the same command again")
         self._store.put_fact(self.keys.run("conditions"), "conditions", conditions)
         for index, source in enumerate(self.experiment.weights):
@@ -181,6 +183,8 @@ class Sweep:
             advice = "Free memory, or give a smaller weight or largest --rank"
             fact = self._require("prepare", what, advice, index=index)
             self._store.put_fact(self.keys.weight(index), "weight", fact)
+        # A run that continues a finished one finds no factors any more: make them before the clock starts.
+        self._require("load_factors", "the timed weight could not be factorised here", "Free memory")
 
     def _examine(self, tokens: int) -> None:
         """Check every point of a length that has no final check yet."""
@@ -224,11 +228,7 @@ class Sweep:
 
     def _patience(self, point: Point) -> float:
         """Return the seconds after which a row is given up."""
-        asked = self.experiment
-        width = asked.in_features + asked.out_features
-        inner = point.rank or max(asked.in_features, asked.out_features)
-        operations = 2 * asked.heads * (point.tokens + (asked.other_tokens or point.tokens)) * width * inner
-        return 120 + operations / SLOWEST_FLOPS
+        return 120 + cost_of(point, self.experiment.problem(point.tokens)).flops / SLOWEST_FLOPS
 
     def _require(self, do: str, what: str, advice: str, **request: Any) -> Any:
         """Return the answer to a request without which nothing can be measured."""
@@ -272,7 +272,7 @@ class Sweep:
         """Take one sample of every dense point and of every thin point that has the fewest paired ones."""
         points = self._timed(tokens)
         samples = {point: self._samples(point) for point in points}
-        counts = {point: _num_paired(point, samples) for point in points if point.rank is not None}
+        counts = {point: num_paired(point, samples) for point in points if point.rank is not None}
         fewest = min(counts.values(), default=0)
         number = 1 + max((max(s, default=-1) for s in samples.values()), default=-1)
         wanted = [point for point in points if point.rank is None or counts[point] == fewest]
@@ -295,18 +295,24 @@ class Sweep:
             self._store.add_sample(self.keys.point(point), number, round(answer["ns"], 1), answer["calls"])
 
     def _repeat(self) -> None:
-        """Visit the lengths in turn, the one that has had the least time first."""
+        """Visit the lengths in turn: first those with too few rounds for an interval, then the one with least time."""
         taken = dict.fromkeys(self.experiment.tokens, 0.0)
         while not self.is_over():
             open_lengths = [tokens for tokens in self.experiment.tokens if not self._is_narrow(tokens)]
             if not open_lengths:
                 return
-            tokens = min(open_lengths, key=lambda length: taken[length])
+            tokens = min(open_lengths, key=lambda length: (self._num_rounds(length), taken[length]))
             start = time.monotonic()
             while not self.is_over() and time.monotonic() - start < self._visit and not self._is_narrow(tokens):
                 self._round(tokens)
             taken[tokens] += time.monotonic() - start
             self._note_spent()
+
+    def _num_rounds(self, tokens: int) -> int:
+        """Return the fewest paired rounds of a length's thin points, at most the 8 that an interval needs."""
+        samples = {point: self._samples(point) for point in self._timed(tokens)}
+        counts = [num_paired(point, samples) for point in samples if point.rank is not None]
+        return min([*counts, FEWEST_ROUNDS])
 
     def _is_final(self, tokens: int) -> bool:
         """Say whether no point of a length is worth another try."""
@@ -317,39 +323,4 @@ class Sweep:
         points = self.points(tokens)
         if any(self.check_of(point) is None for point in points):
             return False
-        samples = {point: self._samples(point) for point in self._timed(tokens)}
-        pairs = [
-            (times, dense_times)
-            for thin, times in samples.items()
-            for dense, dense_times in samples.items()
-            if thin.rank is not None and dense.rank is None
-            if (thin.mode, thin.cache) == (dense.mode, dense.cache)
-        ]
-        return all(_is_known(times, dense_times) for times, dense_times in pairs)
-
-
-def _num_paired(point: Point, samples: dict[Point, dict[int, float]]) -> int:
-    """Count the rounds that hold the point and every dense side of its condition: only they make ratios."""
-    rounds = set(samples[point])
-    for dense, times in samples.items():
-        if dense.rank is None and (dense.mode, dense.cache) == (point.mode, point.cache):
-            rounds &= times.keys()
-    return len(rounds)
-
-
-def _is_known(times: dict[int, float], dense_times: dict[int, float]) -> bool:
-    rounds = sorted(times.keys() & dense_times.keys())
-    if len(rounds) < FEWEST_ROUNDS:
-        return False
-    ratio = paired_ratio([dense_times[r] for r in rounds], [times[r] for r in rounds])
-    return ratio.width < TARGET_WIDTH
-
-
-def best_ceilings(known: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the best of two measurements of the ceilings, part by part."""
-    if known is None:
-        return found
-    best = {name: max(known[name], value) for name, value in found.items() if name.endswith("_per_s")}
-    best |= {name: min(known[name], value) for name, value in found.items() if name.endswith("_launch_ns")}
-    better = found if found["flops_per_s"] >= known["flops_per_s"] else known
-    return {**found, **best, "flops_shape": better["flops_shape"]}
+        return is_narrow({point: self._samples(point) for point in self._timed(tokens)})

@@ -76,6 +76,10 @@ class _Server:
         record, errors = self.session.prepare(index)
         return {"weight": asdict(record), "errors": [asdict(error) for error in errors]}
 
+    def load_factors(self) -> dict[str, Any]:
+        self.session.load_factors()
+        return {}
+
     def check(self, point: dict[str, Any]) -> dict[str, Any]:
         from narrows.bench._point import Point
 

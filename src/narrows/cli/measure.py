@@ -68,6 +68,7 @@ def command(*, output: Path | None, output_format: str, **options: object) -> No
     from narrows.reporting import best_table, weights_table
 
     emit([best_table(report), weights_table(report)], output_format)
+    _say_what_is_too_fast(report)
     _say_what_has_no_time(report)
 
 
@@ -91,6 +92,21 @@ def _write(output: Path, report: Report) -> None:
         click.echo("everything measured is kept: run the same command with another -o FILE.", err=True)
         raise
     click.echo(f"wrote {output}: narrows show {output}", err=True)
+
+
+def _say_what_is_too_fast(report: Report) -> None:
+    """Say that the run's self-check failed: a row beat its limit, so a ceiling or a count is wrong."""
+    from narrows._stats import too_fast
+
+    found = too_fast(report)
+    if found:
+        top = max(found, key=lambda c: c.share or 0.0)
+        where = f"{top.row.tokens} tokens, {'dense' if top.row.is_dense else f'rank {top.row.rank}'} {top.row.variant}"
+        click.echo(
+            f"self-check failed: {len(found)} rows are faster than their limit, most of all {where} with "
+            f"{top.share:.0%} of it. Do not trust shares here; --fresh measures the ceilings again.",
+            err=True,
+        )
 
 
 def _say_what_has_no_time(report: Report) -> None:
