@@ -19,7 +19,7 @@ help:
 	@echo "make test         set up, then every check: lint, format, types, floors, tests"
 	@echo "make bench        set up, then the default experiment on this machine: about $(MINUTES) minutes"
 	@echo "make speed        how fast the tool itself is: help, cost of an operation"
-	@echo "make docs         remake docs/reference and the measured parts of README.md"
+	@echo "make docs         remake docs/reference, docs/reports and the measured parts of README.md"
 	@echo "make screenshots  remake docs/screenshots (needs Chromium)"
 	@echo "make models       download two real models and record activations into models/ (about 210 MB)"
 	@echo "make real         measure layers of those models into $(RESULTS)/"
@@ -46,9 +46,11 @@ speed: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/reports.py
 
 screenshots: $(READY)
-	$(BIN)/python docs/screenshots.py $(RESULTS)/bench-cpu.json docs/screenshots
+	$(BIN)/python docs/screenshots.py $(RESULTS)/bench-cpu.json docs/screenshots/bench-cpu
+	$(BIN)/python docs/screenshots.py $(RESULTS)/bench-h200.json docs/screenshots/bench-h200
 
 models: models/.ready
 

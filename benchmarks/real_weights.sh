@@ -17,18 +17,18 @@ attention=encoder.layer.3.attention.self
 "$narrows" measure --kind bilinear --heads 12 \
     --weight "$minilm:$attention.query.weight" --weight-right "$minilm:$attention.key.weight" \
     --input "$minilm_inputs:$attention.query" \
-    --tokens 64..1024 --rank 4..32 --minutes 6 -o "$results/minilm-query-key-cpu.json"
+    --tokens 64..1024 --rank 4..32 --minutes 2 -o "$results/minilm-query-key-cpu.json"
 
 # The first feed-forward layer: 384 -> 1536.
 "$narrows" measure --kind linear \
     --weight "$minilm:encoder.layer.3.intermediate.dense.weight" \
     --input "$minilm_inputs:encoder.layer.3.intermediate.dense" \
-    --tokens 16..4096 --rank 16..256 --minutes 6 -o "$results/minilm-feed-forward-cpu.json"
+    --tokens 16..4096 --rank 16..256 --minutes 2 -o "$results/minilm-feed-forward-cpu.json"
 
 # SmolLM2-135M: 576 -> 1536.
 up=model.layers.15.mlp.up_proj
 "$narrows" measure --kind linear \
     --weight "$smollm2:$up.weight" --input "$smollm2_inputs:$up" \
-    --tokens 16..4096 --rank 32..256 --minutes 6 -o "$results/smollm2-up-proj-cpu.json"
+    --tokens 16..4096 --rank 32..256 --minutes 2 -o "$results/smollm2-up-proj-cpu.json"
 
 echo "the reports are in $results/: read one with $narrows show FILE"

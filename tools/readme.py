@@ -17,6 +17,7 @@ from reference import write_or_check
 
 from narrows import Report
 from narrows._stats import compare_rows, fastest, median
+from narrows.reporting._text import time_text
 
 if TYPE_CHECKING:
     from narrows._stats import Comparison
@@ -77,17 +78,12 @@ def cells(report: Report, comparison: Comparison, names: list[str]) -> list[str]
     errors = [report.error(row.tokens, row.rank, name) for name in names]
     return [
         str(row.tokens),
-        milliseconds(median(comparison.dense.samples_ns)),
-        f"rank {row.rank}, {milliseconds(comparison.time_ns)}",
+        time_text(median(comparison.dense.samples_ns)),
+        f"rank {row.rank}, {time_text(comparison.time_ns)}",
         f"{speedup.value:.2f}x ({speedup.low:.2f} to {speedup.high:.2f}){note}",
         "unknown" if comparison.share is None else f"{comparison.share:.0%}",
         *("not measured" if error is None else f"{error.upper95:.2g}" for error in errors),
     ]
-
-
-def milliseconds(time_ns: float) -> str:
-    """Return a time with three digits."""
-    return f"{time_ns / 1e6:.3g} ms"
 
 
 def caption(report: Report) -> str:

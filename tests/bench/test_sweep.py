@@ -220,6 +220,16 @@ def test_a_request_that_a_backend_refuses_costs_one_row_and_no_child(tmp_path):
     assert Scripted.asked["open"] == 1
 
 
+def test_a_slow_dtype_is_told_with_its_rate(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setitem(CEILINGS, "flops_per_s", 3e8)
+    with Store(tmp_path / "s.sqlite") as store, Sweep(small(), store, minutes=1, progress=said.append) as sweep:
+        sweep.open()
+        sweep.run()
+    notices = [step.text for step in said if step.is_notice]
+    assert notices == ["float32 is slow on this processor (0.3 GFLOP/s): narrows doctor compares dtypes"]
+
+
 def test_a_weight_that_cannot_be_factorised_is_one_clear_error(tmp_path, monkeypatch):
     def die(self, index):
         raise WorkerDied("killed (signal 9)", f"weight {index}")

@@ -138,11 +138,25 @@ def test_a_bad_expression_rank_or_folder_is_named(file, tmp_path):
         run(file, "--html", tmp_path / "no" / "s.html")
 
 
+def test_among_several_what_cannot_be_factorised_is_passed_over_aloud(tmp_path):
+    tensors = {"good": known_weight(8, 8), "bad": torch.full((4, 4), float("nan")), "ids": torch.ones(2, 2).long()}
+    save_file(tensors, tmp_path / "w.safetensors")
+    result = CliRunner().invoke(command, [str(tmp_path / "w.safetensors"), "--rank", "1"])
+    assert result.exit_code == 0
+    assert "passed over bad: weight (4, 4) holds 16 NaN" in result.stderr.replace("\n", " ")
+    assert "passed over ids: torch.int64" in result.stderr
+    assert "good" in result.stdout
+    tensors.pop("good")
+    save_file(tensors, tmp_path / "w.safetensors")
+    with pytest.raises(FileError, match="none of 2 2-D tensors could be factorised"):
+        run(tmp_path / "w.safetensors")
+
+
 def test_an_integer_tensor_asked_for_by_name_and_a_file_without_weights_are_errors(file, tmp_path):
     with pytest.raises(InputError, match=r"positions: weight is torch\.int64"):
         run(file, "--layer", "positions")
-    with pytest.raises(FileError, match="holds no floating 2-D tensor among 1"):
-        run(file, "--layer", "re:posi")
+    with pytest.raises(InputError, match=r"positions: weight is torch\.int64"):
+        run(file, "--layer", "re:posi")  # the only one that matches
     save_file({"bias": torch.ones(3)}, tmp_path / "b.safetensors")
     with pytest.raises(FileError, match="holds no 2-D tensor"):
         run(tmp_path / "b.safetensors")

@@ -67,7 +67,7 @@ def report(thin_ns: float) -> Report:
 
 def test_the_table_sets_the_fastest_dense_side_beside_the_error(readme: ModuleType) -> None:
     line = readme.table(report(1e6)).splitlines()[-1]
-    assert line == "| 64 | 2 ms | rank 8, 1 ms | 2.00x (2.00 to 2.00) | 50% | 0.91 |"
+    assert line == "| 64 | 2.00 ms | rank 8, 1.00 ms | 2.00x (2.00 to 2.00) | 50% | 0.91 |"
 
 
 def test_the_table_says_stay_dense_where_nothing_is_gained(readme: ModuleType) -> None:

@@ -24,7 +24,7 @@ def test_an_implementation_launches_as_many_kernels_as_matmuls_at_least(kernel):
     factors = kernel.pack(factorize(torch.randn(256, 256, device="cuda"), rank=32))
     x = torch.randn(64, 256, device="cuda")
     kernel.run(x, factors)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         kernel.run(x, factors)
         torch.cuda.synchronize()
     launched = sum(event.count for event in profile.key_averages() if event.device_time_total > 0)

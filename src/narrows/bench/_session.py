@@ -49,7 +49,7 @@ class Session:
         self._tokens = 0
         self._timers: dict[Point, Timer] = {}
         self._gate: Gate | None = None
-        if self.device.type == "cuda":
+        if self.device.index is not None:
             torch.cuda.set_device(self.device)  # events are recorded on the current device's stream
 
     def describe(self) -> dict[str, object]:

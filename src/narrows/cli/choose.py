@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from narrows._values import Plan
 
 
-@click.command()
+EXAMPLE = """\b
+Example:
+  narrows choose report.json --tokens 1024 --error 0.01 --min-speedup 1.1 --max-bytes 64MB
+"""
+
+
+@click.command(epilog=EXAMPLE)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--tokens", type=int, metavar="T", help="Only this length. Default: one plan for every measured length.")
 @click.option("--error", type=float, metavar="E", help="Largest relative output error (0.01 is 1 %).")
@@ -42,10 +48,6 @@ def command(
 
     Of the ranks within the budget that are faster than dense beyond doubt, the fastest; among ties
     the largest rank; dense wins ties. Exits 1 when nothing meets the budget, and names what comes nearest.
-
-    \b
-    Example:
-      narrows choose report.json --tokens 1024 --error 0.01 --min-speedup 1.1 --max-bytes 64MB
     """
     from narrows._values import Budget
     from narrows.cli._input import read_report

@@ -8,8 +8,13 @@ import click
 
 from narrows.cli._output import emit, output_options
 
+EXAMPLE = """\b
+Example:
+  narrows compare before.json after.json
+"""
 
-@click.command()
+
+@click.command(epilog=EXAMPLE)
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--force", is_flag=True, help="Compare although the conditions differ.")
@@ -21,10 +26,6 @@ def command(*, a: Path, b: Path, force: bool, output_format: str | None) -> None
 
     Exits 1 when some row of B is slower than in A by more than 2 % beyond doubt (a regression).
     Each of many rows has its own 1 % of doubt: of 200 equal rows, about one may seem to differ.
-
-    \b
-    Example:
-      narrows compare before.json after.json
     """
     from narrows.cli._input import read_report
     from narrows.planning import compare

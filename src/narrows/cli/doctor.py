@@ -16,7 +16,13 @@ TOKENS, FEATURES, OTHER_TOKENS = 64, 4096, 128
 CEILING_SECONDS = 3.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLE = """\b
+Example:
+  narrows doctor --dtype float32,bfloat16
+"""
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @click.option("--dtype", "dtypes", default="float32", show_default=True, help="Ceilings of these; commas list several.")
 @output_options
@@ -24,10 +30,6 @@ def command(*, device: str, dtypes: str, output_format: str) -> None:
     """Show what this machine is, which dtypes are fast on it, what it reaches, and what runs.
 
     Everything is measured now, in about 3 seconds a dtype.
-
-    \b
-    Example:
-      narrows doctor --dtype float32,bfloat16
     """
     from narrows._values import dtype_name
 

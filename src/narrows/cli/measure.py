@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 PRODUCT_RANK = 128
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLE = """\b
+Example:
+  narrows measure --shape 256x256 --tokens 64,128 --rank 16..64 --minutes 0.1 -o report.json
+"""
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--shape", metavar="DxE", help="Input and output features of a made weight, e.g. 4096x14336.")
 @click.option("--weight", metavar="FILE:TENSOR", help="A real weight, (E, D) as in nn.Linear.")
 @click.option("--weight-right", metavar="FILE:TENSOR", help="Second operand (key): the weight is right^T weight.")
@@ -55,10 +61,6 @@ def command(*, output: Path | None, output_format: str, **options: object) -> No
 
     \b
     RANGE: A..B doubles from A through B; commas list values.
-
-    \b
-    Example:
-      narrows measure --shape 256x256 --tokens 64,128 --rank 16..64 --minutes 0.1 -o report.json
     """
     if output is not None:
         _check_output(output)

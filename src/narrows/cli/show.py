@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from narrows.reporting import Table
 
 
-@click.command()
+EXAMPLE = """\b
+Example:
+  narrows show report.json --error 0.05
+  narrows show report.json --html report.html
+"""
+
+
+@click.command(epilog=EXAMPLE)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--best", is_flag=True, help="Only the best rank for each length.")
 @click.option("--statements", is_flag=True, help="Only the origin's statements, each with its verdict.")
@@ -37,11 +44,6 @@ def command(
     Best rank by length, speedup with its error, key findings, the origin's statements.
 
     --md without --best or --statements prints the whole document; --csv prints every measured row.
-
-    \b
-    Example:
-      narrows show report.json --error 0.05
-      narrows show report.json --html report.html
     """
     from narrows._values import Budget
     from narrows.cli._input import read_report

@@ -25,7 +25,13 @@ FIRST_RANK = 16
 MATRIX = 2  # dimensions
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+EXAMPLE = """\b
+Example:
+  narrows spectrum model.safetensors --layer re:q_proj --rank 16..512 --html spectrum.html
+"""
+
+
+@click.command(epilog=EXAMPLE, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.argument("source", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
 @click.option("--layer", "layers", metavar="NAME|re:PATTERN", multiple=True, help="Which tensors; repeat for more.")
 @click.option("--rank", metavar="RANGE", help="Ranks to show. Default: doubling from 16.")
@@ -50,10 +56,6 @@ def command(
 
     \b
     RANGE: A..B doubles from A through B; commas list values.
-
-    \b
-    Example:
-      narrows spectrum model.safetensors --layer re:q_proj --rank 16..512 --html spectrum.html
     """
     ranks = None if rank is None else parse_range(rank, "--rank")
     for option, path in (("--html", html), ("--npz", npz)):
@@ -102,17 +104,17 @@ def _matching(layer: str, matrices: list[str], source: Path) -> set[str]:
 
 
 def _spectra(source: Path, names: list[str], layout: Layout, *, exact: frozenset[str]) -> list[LayerSpectrum]:
-    """Factorise each tensor; what is no floating tensor is passed over aloud, unless it was asked for by name."""
+    """Factorise each tensor; what cannot be is passed over aloud, unless it is asked for by name or the only one."""
     found = []
     with click.progressbar(
         names, label="factorising", file=sys.stderr, item_show_func=lambda name: name, hidden=len(names) == 1
     ) as bar:
         for name in bar:
-            layer = _spectrum(source, name, layout, is_asked_for=name in exact)
+            layer = _spectrum(source, name, layout, is_asked_for=name in exact or len(names) == 1)
             if layer is not None:
                 found.append(layer)
     if not found:
-        raise FileError(f"{source} holds no floating 2-D tensor among {len(names)}, so no weight to factorise.")
+        raise FileError(f"{source}: none of {len(names)} 2-D tensors could be factorised.")
     return found
 
 
@@ -128,6 +130,9 @@ def _spectrum(source: Path, name: str, layout: Layout, *, is_asked_for: bool) ->
     try:
         certificate = factorize(weight_ED, method="exact").certificate
     except InputError as fault:
+        if not is_asked_for:
+            click.echo(f"passed over {name}: {fault}", err=True)
+            return None
         raise type(fault)(f"{name or source}: {fault}") from None
     assert certificate is not None
     E, D = weight_ED.shape

@@ -24,7 +24,7 @@ def _by_kind(report: Report) -> Found:
                 found[kind].append(compared.row)
     for row in report.rows:
         if row.status != "ok":
-            found[row.status].append(row)
+            found[f"{row.status}: {row.reason}"].append(row)
     return found
 
 
