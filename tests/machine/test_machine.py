@@ -11,7 +11,7 @@ import torch
 
 from narrows._machine import available_bytes, conditions, machine
 from narrows._machine._describe import fingerprint
-from narrows._machine._software import blas_name
+from narrows._machine._software import blas_name, software
 from narrows.errors import DeviceError
 
 
@@ -115,3 +115,13 @@ def test_a_gpu_has_multiprocessors_a_cache_and_a_capability():
     assert found.caches["L2"] > 0
     assert found.features[0].startswith("sm_")
     assert 0 < available_bytes("cuda") <= found.memory_bytes
+
+
+def test_a_variable_that_lowers_precision_is_shown_and_makes_another_machine(monkeypatch):
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    plain = software()
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    lowered = software()
+    assert lowered["precision switches"] == "NVIDIA_TF32_OVERRIDE=1"
+    here = machine()
+    assert fingerprint(replace(here, software=plain)) != fingerprint(replace(here, software=lowered))

@@ -76,5 +76,6 @@ def fingerprint(found: Machine) -> str:
         round(found.memory_bytes / (1 << 30)),
         found.num_multiprocessors,
         [found.software.get(name, "") for name in TIMED_SOFTWARE],
+        *([found.software["precision switches"]] if "precision switches" in found.software else []),
     )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

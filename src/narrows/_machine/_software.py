@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 from importlib import metadata
+
+
+# Variables that make a float32 matmul something less than float32 behind torch's back.
+PRECISION_SWITCHES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE")
 
 
 def blas_name(build: str) -> str:
@@ -28,7 +33,9 @@ def software() -> dict[str, str]:
     import numpy as np
     import torch
 
+    switches = " ".join(f"{name}={os.environ[name]}" for name in PRECISION_SWITCHES if name in os.environ)
     return {
+        **({"precision switches": switches} if switches else {}),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
