@@ -7,7 +7,6 @@ import platform
 import re
 from importlib import metadata
 
-
 # Variables that make a float32 matmul something less than float32 behind torch's back.
 PRECISION_SWITCHES = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE")
 
