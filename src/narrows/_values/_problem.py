@@ -67,6 +67,9 @@ class Problem:
             raise InputError(f"kind={self.kind!r} is not known. Use one of: {', '.join(KINDS)}.")
         object.__setattr__(self, "dtype", dtype_name(self.dtype))
         sizes = {"in_features": self.in_features, "out_features": self.out_features, "heads": self.heads}
+        for name, size in {**sizes, "tokens": self.tokens}.items():
+            if isinstance(size, (bool, float)):
+                raise InputError(f"{name}={size!r} must be a whole number.")
         for name, size in sizes.items():
             if size < 1:
                 raise ShapeError(f"{name}={size} must be at least 1.")
