@@ -74,6 +74,9 @@ class Scripted:
     def ceilings(self):
         return CEILINGS
 
+    def share_of_float32(self):
+        return None
+
     def conditions(self):
         return {"load average": "0"}
 
@@ -222,12 +225,12 @@ def test_a_request_that_a_backend_refuses_costs_one_row_and_no_child(tmp_path):
 
 def test_a_slow_dtype_is_told_with_its_rate(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setitem(CEILINGS, "flops_per_s", 3e8)
+    monkeypatch.setattr(Scripted, "share_of_float32", lambda _: 0.15)
     with Store(tmp_path / "s.sqlite") as store, Sweep(small(), store, minutes=1, progress=said.append) as sweep:
         sweep.open()
         sweep.run()
     notices = [step.text for step in said if step.is_notice]
-    assert notices == ["float32 is slow on this processor (0.3 GFLOP/s): narrows doctor compares dtypes"]
+    assert notices == ["float32 is slow here: 15% of float32's FLOP/s (narrows doctor compares dtypes)"]
 
 
 def test_a_weight_that_cannot_be_factorised_is_one_clear_error(tmp_path, monkeypatch):

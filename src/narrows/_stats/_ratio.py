@@ -76,7 +76,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
     k-th order statistic lies above the median only if fewer than k values lie below it. Below 8
     values it is their range, which covers less than 99 %; of one value nothing is known: (0, inf).
 
-    A percentile bootstrap of the median would cover 96 % at 8 rounds; this covers 99.2 %.
+    In simulation (benchmarks/intervals.py) a percentile bootstrap covers 97 to 98 % at 8 rounds, this 99 %.
     """
     if len(values) < 2:
         return 0.0, float("inf")

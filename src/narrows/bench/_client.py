@@ -14,8 +14,6 @@ from narrows import errors
 if TYPE_CHECKING:
     from types import TracebackType
 
-START_SECONDS = 300.0  # importing torch from a cold disk took 60 s at worst
-
 
 class WorkerDied(Exception):  # noqa: N818 (an event of the sweep, not an error of the caller)
     """The child ended or was stopped before it answered.

@@ -31,7 +31,6 @@ FIRST_ROUND_SECONDS = 60.0  # even a tiny budget gets one round of every length,
 VISIT_SECONDS = 5.0  # a length is left after this long, so that slow minutes fall on all of them alike
 SLOWEST_FLOPS = 1e9  # a row slower than this a second is given up, but not before 2 minutes
 PREPARE_SECONDS = 3600.0
-SLOW_FLOPS = 2e10  # a matmul below this a second is emulated: one AVX2 core does 5e10 in float32
 MAX_RESTARTS = 3
 RUN_FACTS = ("spent", "ceilings", "conditions")
 
@@ -174,10 +173,10 @@ class Sweep:
         known = self._store.fact(self.keys.run("ceilings"))
         found = self._require("ceilings", "this machine's ceilings could not be measured", "Run the same command again")
         self._store.put_fact(self.keys.run("ceilings"), "ceilings", best_ceilings(known, found))
-        if found["flops_per_s"] < SLOW_FLOPS and self.experiment.device.startswith("cpu"):
-            rate = found["flops_per_s"] / 1e9
-            slow = f"{self.experiment.dtype} is slow on this processor ({rate:.1f} GFLOP/s)"
-            self._say(f"{slow}: narrows doctor compares dtypes", is_notice=True)
+        share = self._require("share_of_float32", "the dtype could not be probed", "Run the same command again")
+        if share is not None:
+            slow = f"{self.experiment.dtype} is slow here: {share:.0%} of float32's FLOP/s"
+            self._say(f"{slow} (narrows doctor compares dtypes)", is_notice=True)
         conditions = self._require("conditions", "the conditions could not be read", "Run the same command again")
         self._store.put_fact(self.keys.run("conditions"), "conditions", conditions)
         for index, source in enumerate(self.experiment.weights):

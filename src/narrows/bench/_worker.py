@@ -67,6 +67,14 @@ class _Server:
         asked = self.session.experiment
         return asdict(ceilings(asked.device, asked.dtype))
 
+    def share_of_float32(self) -> float | None:
+        """Return how fast a slow dtype is beside float32; None for one that is fast here."""
+        from narrows._machine import probe_dtypes
+
+        asked = self.session.experiment
+        probe = next(found for found in probe_dtypes(asked.device) if found.dtype == asked.dtype)
+        return None if probe.is_fast else probe.ratio
+
     def conditions(self) -> dict[str, str]:
         from narrows._machine import conditions
 
@@ -101,7 +109,7 @@ def _answer(handlers: _Server, line: str) -> dict[str, Any]:
     from narrows.errors import NarrowsError
 
     request = json.loads(line)
-    handler: Callable[..., dict[str, Any]] = getattr(handlers, request.pop("do"))
+    handler: Callable[..., Any] = getattr(handlers, request.pop("do"))
     try:
         return {"ok": handler(**request)}
     except NarrowsError as fault:

