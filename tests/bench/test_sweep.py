@@ -11,6 +11,7 @@ from dataclasses import asdict
 import pytest
 
 from bench.experiments import small
+from bench.in_process import CEILINGS
 from narrows._values import OutputError, WeightRecord
 from narrows.bench import _sweep
 from narrows.bench._assemble import assemble
@@ -32,19 +33,6 @@ MACHINE = {
     "memory_bytes": 1 << 30,
     "num_multiprocessors": 0,
     "software": {},
-}
-CEILINGS = {
-    "dtype": "float32",
-    "read_bytes_per_s": 1e10,
-    "write_bytes_per_s": 1e10,
-    "hot_read_bytes_per_s": 1e11,
-    "hot_write_bytes_per_s": 1e11,
-    "copy_bytes_per_s": 1e10,
-    "flops_per_s": 1e11,
-    "flops_shape": [1, 1, 1],
-    "eager_launch_ns": 1.0,
-    "graph_launch_ns": 0.0,
-    "last_level_cache_bytes": 1 << 20,
 }
 
 

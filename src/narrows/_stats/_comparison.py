@@ -46,7 +46,7 @@ def dense_row(rows: Iterable[Row]) -> Row | None:
     return min(measured, key=lambda row: median(row.samples_ns), default=None)
 
 
-@lru_cache(maxsize=1 << 14)  # one document asks for the same ratio up to 30 times, 0.7 ms each
+@lru_cache(maxsize=1 << 14)  # one document asks for the same ratio up to 30 times, 0.05 ms each
 def against(row: Row, dense: Row) -> Ratio | None:
     """Return dense / row over the rounds that hold both; None when no round does."""
     by_round = dict(zip(dense.rounds, dense.samples_ns, strict=True))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SAMPLE_NS = 5e6  # 5 ms: long against the clock (0.1 us)
 BLOCKS = 5  # a sample is the median of up to 5 blocks: a stall of 8 to 72 ms sits in one of them, not in the sample
 SETTLE_NS = 250e6  # a call this long overwrites any cache many times before it ends: a warm-up call changes nothing
-GRAPH_CALLS = 20  # calls in one graph at least, so that its own launch (8 us) is under 5 % of a 10 us call
+GRAPH_CALLS = 20  # calls in one graph at least, so that launching the graph itself is shared by many
 MAX_CALLS = 4096
 
 
