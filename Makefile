@@ -13,11 +13,12 @@ PIP_FLAGS := --disable-pip-version-check --no-input -q -c constraints.txt \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test bench speed docs screenshots models real clean
+.PHONY: help test bench gpu speed docs screenshots models real clean
 
 help:
 	@echo "make test         set up, then every check: lint, format, types, floors, tests"
 	@echo "make bench        set up, then the default experiment on this machine: about $(MINUTES) minutes"
+	@echo "make gpu          on a machine with an NVIDIA GPU, with its own $(PYTHON): its tests, then its benchmarks"
 	@echo "make speed        how fast the tool itself is: help, cost of an operation"
 	@echo "make docs         remake docs/reference, docs/reports and the measured parts of README.md"
 	@echo "make screenshots  remake docs/screenshots (needs Chromium)"
@@ -39,6 +40,11 @@ bench: $(READY)
 	@echo
 	@echo "the data      build/bench.json   (read by: narrows show, compare, choose)"
 	@echo "the document  build/bench.html   (open it in a browser)"
+
+# No environment is set up: a machine with a GPU has its own Python, and may reach no registry. Without a GPU the
+# script exits 3; make prints that as "Error 3" and itself exits 2, as it does whenever a recipe fails.
+gpu:
+	@PYTHON="$(PYTHON)" RESULTS="$(RESULTS)" benchmarks/gpu.sh
 
 speed: $(READY)
 	$(BIN)/python benchmarks/speed.py

@@ -26,10 +26,12 @@ def pytest_configure() -> None:
     # A shell starts background jobs with SIGINT ignored, and what they start inherits that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        import torch
+    import torch
 
+    if "PYTEST_XDIST_WORKER" in os.environ:
         torch.set_num_threads(1)
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported: the kernels then run on a CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,11 +19,17 @@ if TYPE_CHECKING:
     from narrows._values import Report as Report
     from narrows._values import WeightSource as WeightSource
     from narrows.bench import measure as measure
+    from narrows.bench import tune as tune
     from narrows.decompose import factorize as factorize
     from narrows.nn import LowRankBilinear as LowRankBilinear
     from narrows.nn import LowRankLinear as LowRankLinear
+    from narrows.ops import attend as attend
+    from narrows.ops import attention as attention
     from narrows.ops import bilinear as bilinear
+    from narrows.ops import gated_linear as gated_linear
     from narrows.ops import linear as linear
+    from narrows.ops import linear_group as linear_group
+    from narrows.ops import stack as stack
     from narrows.planning import choose as choose
     from narrows.planning import compare as compare
 
@@ -39,13 +45,19 @@ _HOME = {
     "WeightSource": "_values",
     "LowRankBilinear": "nn",
     "LowRankLinear": "nn",
+    "attend": "ops",
+    "attention": "ops",
     "bilinear": "ops",
     "choose": "planning",
     "compare": "planning",
     "factorize": "decompose",
+    "gated_linear": "ops",
     "linear": "ops",
+    "linear_group": "ops",
     "machine": "_machine",
     "measure": "bench",
+    "tune": "bench",
+    "stack": "ops",
 }
 
 __all__ = [*sorted(_HOME), "__version__"]  # noqa: PLE0604 (every name is a literal above)

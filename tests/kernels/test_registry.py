@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kernels.counting import Calls
-from kernels.test_chains import OTHER_SHAPES, SELF_SHAPES, operands
+from kernels.test_chains import MATMULS, OTHER_SHAPES, SELF_SHAPES, operands
 from narrows import Problem
 from narrows.errors import ImplementationError
 from narrows.kernels import KERNELS, kernel, kernels_for
@@ -16,26 +16,32 @@ def problem(kind="bilinear", **changes):
 
 
 def test_the_specification_comes_first():
-    assert [k.name for k in kernels_for("bilinear")] == ["three", "two"]
-    assert [k.name for k in kernels_for("linear")] == ["two"]
-    assert {(k.kind, k.name) for k in KERNELS} == {("bilinear", "three"), ("bilinear", "two"), ("linear", "two")}
+    assert [k.name for k in kernels_for("bilinear")] == ["three", "two", "triton", "gluon"]
+    assert [k.name for k in kernels_for("linear")] == ["two", "triton"]
+    assert set(KERNELS) == {*kernels_for("bilinear"), *kernels_for("linear")}
 
 
-@pytest.mark.parametrize("wanted", KERNELS, ids=lambda k: f"{k.kind}-{k.name}")
+@pytest.mark.parametrize("wanted", MATMULS, ids=lambda k: f"{k.kind}-{k.name}")
 def test_a_kernel_is_found_by_name_and_does_not_refuse_its_own_problem(wanted):
     assert kernel(wanted.kind, wanted.name, problem(wanted.kind)) is wanted
     assert wanted.refuses(problem(wanted.kind)) == ""
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(ImplementationError, match=r"impl='four' is not an implementation of bilinear.*: three, two\."):
+    with pytest.raises(
+        ImplementationError, match=r"impl='four' is not an implementation of bilinear.*: three, two, triton, gluon\."
+    ):
         kernel("bilinear", "four")
-    with pytest.raises(ImplementationError, match=r"impl='three' is not an implementation of linear.*one of: two\."):
+    with pytest.raises(
+        ImplementationError, match=r"impl='three' is not an implementation of linear.*one of: two, triton\."
+    ):
         kernel("linear", "three")
 
 
 def test_a_name_that_refuses_says_why_and_what_would_do():
-    with pytest.raises(ImplementationError, match=r"needs Y = X; here y has U=5 tokens of its own.*one of: three\."):
+    with pytest.raises(
+        ImplementationError, match=r"needs Y = X; here y has U=5 tokens of its own.*one of: three(, triton)?\."
+    ):
         kernel("bilinear", "two", problem(other_tokens=5))
 
 
@@ -47,7 +53,7 @@ def test_a_kernel_refuses_the_other_kind(candidate):
     )
 
 
-@pytest.mark.parametrize("candidate", KERNELS, ids=lambda k: f"{k.kind}-{k.name}")
+@pytest.mark.parametrize("candidate", MATMULS, ids=lambda k: f"{k.kind}-{k.name}")
 @pytest.mark.parametrize("shapes", SELF_SHAPES.values(), ids=SELF_SHAPES)
 def test_launches_are_what_is_launched(shapes, candidate):
     x, factors, _ = operands(shapes)

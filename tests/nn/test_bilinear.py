@@ -10,7 +10,7 @@ import narrows
 from kernels.counting import Calls
 from narrows import Factors, LowRankBilinear
 from narrows.errors import RankError, ShapeError
-from narrows.ops import _register
+from narrows.ops import _bilinear_op
 from nn.plans import plan
 
 
@@ -36,7 +36,7 @@ def test_square_factors_are_one_interleaved_parameter(lead, x):
     assert torch.equal(mine.b, factors.b)
     assert mine.pair.data_ptr() == layer.pair.data_ptr()
     with Calls() as calls:
-        _register._bilinear(x, mine.a.detach(), mine.b.detach(), None, None, None, "auto")
+        _bilinear_op.run_bilinear(x, mine.a.detach(), mine.b.detach(), None, None, None, None, False, "auto")
     assert calls.matmuls == 2
 
 

@@ -21,22 +21,30 @@ def leaf(*shape, seed=0):
 
 BOOL = torch.tensor([[True, False, True, True]])
 LINEAR = {
-    "plain": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), None, "auto"),
-    "bias": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), leaf(3), "auto"),
-    "one row": lambda: (leaf(5), leaf(2, 5), leaf(2, 3), leaf(3), "auto"),
-    "batch": lambda: (leaf(2, 3, 5), leaf(2, 5), leaf(2, 3), leaf(3), "auto"),
-    "heads": lambda: (leaf(2, 1, 3, 5), leaf(3, 2, 5), leaf(3, 2, 4), leaf(4), "two"),
-    "no tokens": lambda: (leaf(0, 5), leaf(2, 5), leaf(2, 3), leaf(3), "auto"),
+    "plain": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), None, None, None, None, "auto"),
+    "bias": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), leaf(3), None, None, None, "auto"),
+    "one row": lambda: (leaf(5), leaf(2, 5), leaf(2, 3), leaf(3), None, None, None, "auto"),
+    "batch": lambda: (leaf(2, 3, 5), leaf(2, 5), leaf(2, 3), leaf(3), None, None, None, "auto"),
+    "heads": lambda: (leaf(2, 1, 3, 5), leaf(3, 2, 5), leaf(3, 2, 4), leaf(4), None, None, None, "two"),
+    "no tokens": lambda: (leaf(0, 5), leaf(2, 5), leaf(2, 3), leaf(3), None, None, None, "auto"),
 }
 BILINEAR = {
-    "self": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, None, None, "auto"),
-    "self in two": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, 0.5, None, "two"),
-    "rectangular": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), 0.5, leaf(4, 3), "auto"),
-    "float mask": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, 2.0, leaf(1, 4), "auto"),
-    "batch": lambda: (leaf(2, 4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, None, leaf(4, 1), "auto"),
-    "y shared by a batch": lambda: (leaf(2, 4, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), None, None, "auto"),
-    "x shared by heads": lambda: (leaf(2, 1, 3, 5), leaf(3, 2, 5), leaf(3, 2, 5, seed=1), None, 0.5, None, "auto"),
-    "no tokens": lambda: (leaf(0, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), None, None, "auto"),
+    "self": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, None, None, None, False, "auto"),
+    "self in two": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, 0.5, None, None, False, "two"),
+    "rectangular": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), 0.5, None, leaf(4, 3), False, "auto"),
+    "float mask": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, 2.0, None, leaf(1, 4), False, "auto"),
+    "softcap": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, None, 3.0, None, False, "auto"),
+    "scale, softcap, mask": lambda: (leaf(4, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), 0.5, 2.0, leaf(3), False, "auto"),
+    "batch": lambda: (leaf(2, 4, 5), leaf(2, 5), leaf(2, 5, seed=1), None, None, None, leaf(4, 1), False, "auto"),
+    "y shared by a batch": lambda: (
+        *(leaf(2, 4, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3)),
+        *(None, None, None, False, "auto"),
+    ),
+    "x shared by heads": lambda: (
+        *(leaf(2, 1, 3, 5), leaf(3, 2, 5), leaf(3, 2, 5, seed=1), None),
+        *(0.5, 2.0, None, False, "auto"),
+    ),
+    "no tokens": lambda: (leaf(0, 5), leaf(2, 5), leaf(2, 3), leaf(3, 3), None, 2.0, None, True, "auto"),
 }
 
 

@@ -6,6 +6,7 @@ from narrows._values._certificate import Method as Method
 from narrows._values._experiment import Experiment as Experiment
 from narrows._values._experiment import WeightSource as WeightSource
 from narrows._values._factors import Factors as Factors
+from narrows._values._json import load_value as load_value
 from narrows._values._machine import CACHES as CACHES
 from narrows._values._machine import MODES as MODES
 from narrows._values._machine import Cache as Cache

@@ -17,6 +17,7 @@ VERBS = {
     "compare": "narrows.cli.compare",
     "choose": "narrows.cli.choose",
     "spectrum": "narrows.cli.spectrum",
+    "tune": "narrows.cli.tune",
     "doctor": "narrows.cli.doctor",
 }
 

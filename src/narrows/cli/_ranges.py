@@ -1,4 +1,4 @@
-"""Values as users write them: `64..4096`, `64,100,4096`, `64MB`. No click here: errors are InputErrors."""
+"""Values as users write them: `64..4096`, `64,100,4096`, `64x96`, `64MB`. No click here: errors are InputErrors."""
 
 from __future__ import annotations
 
@@ -60,3 +60,28 @@ def parse_bytes(text: str, name: str) -> int:
             f"{name}={text!r} is not a size of at least one byte. Write 64MB (10^6), 64MiB (2^20) or bytes."
         )
     return num_bytes
+
+
+def parse_words(text: object, known: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """Return the words of a comma list, each once.
+
+    Raises:
+        InputError: one of them is not in `known`.
+    """
+    words = tuple(dict.fromkeys(word.strip() for word in str(text).split(",")))
+    for word in words:
+        if word not in known:
+            raise InputError(f"{name}={text!r}: {word!r} is not one of {', '.join(known)} (commas list several).")
+    return words
+
+
+def parse_shape(shape: object) -> tuple[int, int]:
+    """Return (D, E) of `DxE`; 4096x4096 for None.
+
+    Raises:
+        InputError: not two whole numbers of at least 1.
+    """
+    parts = str(shape or "4096x4096").lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"--shape={shape!r} must be DxE, e.g. 4096x14336 (input x output features).")
+    return int(parts[0]), int(parts[1])

@@ -41,10 +41,20 @@ def _tables(device: str, dtypes: list[str]) -> list[Table]:
     from narrows._machine import available_bytes, ceilings, conditions, machine, probe_dtypes
     from narrows.reporting._doctor import ceilings_table, dtypes_table, machine_table
 
-    about = machine_table(machine(device), available_bytes(device), conditions(device))
+    about = machine_table(machine(device), available_bytes(device), conditions(device) | _tuned(device))
     probes = dtypes_table(probe_dtypes(device))
     reached = ceilings_table([ceilings(device, dtype, seconds=CEILING_SECONDS) for dtype in dtypes])
     return [about, probes, reached, _kernels_table(device, dtypes)]
+
+
+def _tuned(device: str) -> dict[str, str]:
+    """Return how many tuned choices a GPU has, and where from; nothing for a CPU."""
+    if not device.startswith("cuda"):
+        return {}
+    from narrows.bench import device_index
+    from narrows.kernels import tuned
+
+    return {"tuned choices": tuned.summary(tuned.known(device_index(device)))}
 
 
 def _problems(device: str, dtype: str) -> tuple[Problem, ...]:

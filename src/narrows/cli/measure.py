@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from narrows.cli._output import emit, output_options
-from narrows.cli._ranges import parse_range
+from narrows.cli._ranges import parse_range, parse_shape, parse_words
 from narrows.errors import InputError, NarrowsError, RankError, ResourceError
 
 if TYPE_CHECKING:
@@ -140,14 +140,6 @@ def _measure(options: dict[str, object]) -> Report:
             raise
 
 
-def _words(text: object, known: tuple[str, ...], name: str) -> tuple[str, ...]:
-    words = tuple(dict.fromkeys(word.strip() for word in str(text).split(",")))
-    for word in words:
-        if word not in known:
-            raise InputError(f"{name}={text!r}: {word!r} is not one of {', '.join(known)} (commas list several).")
-    return words
-
-
 def _place(text: object, name: str) -> tuple[str, str]:
     """Split FILE:TENSOR; an .npy file holds one array and needs no tensor name."""
     if any("\ud800" <= letter <= "\udfff" for letter in str(text)):
@@ -158,13 +150,6 @@ def _place(text: object, name: str) -> tuple[str, str]:
     if not colon or not path or not tensor:
         raise InputError(f"{name}={text!r} must be FILE:TENSOR, e.g. model.safetensors:layers.0.mlp.up_proj.weight.")
     return path, tensor
-
-
-def _sizes(shape: object) -> tuple[int, int]:
-    parts = str(shape or "4096x4096").lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise InputError(f"--shape={shape!r} must be DxE, e.g. 4096x14336 (input x output features).")
-    return int(parts[0]), int(parts[1])
 
 
 def _default_ranks(max_rank: int) -> tuple[int, ...]:
@@ -188,7 +173,7 @@ def _weights(options: dict[str, object]) -> tuple[tuple[WeightSource, ...], int,
     if options["weight"] is None:
         if options["weight_right"] is not None:
             raise InputError(f"--weight-right={options['weight_right']} needs --weight, the left operand, too.")
-        D, E = _sizes(options["shape"])
+        D, E = parse_shape(options["shape"])
         inner = min(PRODUCT_RANK, max(min(D, E) // 2, 1))
         made = (
             WeightSource("gaussian", "gaussian"),
@@ -221,8 +206,8 @@ def _experiment(options: dict[str, object]) -> Experiment:
 
     tokens = parse_range(str(options["tokens"]), "--tokens")
     wanted = None if options["rank"] is None else parse_range(str(options["rank"]), "--rank")
-    modes = _words(options["mode"], MODES, "--mode")
-    caches = _words(options["cache"], CACHES, "--cache")
+    modes = parse_words(options["mode"], MODES, "--mode")
+    caches = parse_words(options["cache"], CACHES, "--cache")
     weights, D, E = _weights(options)
     product = options["weight_right"] is not None
     kind = options["kind"] or ("linear" if (options["weight"] and not product) or D != E else "bilinear")

@@ -1,9 +1,25 @@
 """Implementations of the thin chain, and the dense chain they are compared with."""
 
+from narrows.kernels._attention import ATTENTION_MATH as ATTENTION_MATH
+from narrows.kernels._attention import ATTENTION_SDPA as ATTENTION_SDPA
+from narrows.kernels._attention import ATTENTION_TRITON as ATTENTION_TRITON
+from narrows.kernels._attention import ATTENTIONS as ATTENTIONS
+from narrows.kernels._attention import attention_kernel as attention_kernel
+from narrows.kernels._attention import auto_attention as auto_attention
+from narrows.kernels._attention_config import DecodeConfig as DecodeConfig
+from narrows.kernels._attention_problem import AttentionKernel as AttentionKernel
+from narrows.kernels._attention_problem import AttentionProblem as AttentionProblem
+from narrows.kernels._attention_sdpa import prepare_sdpa as prepare_sdpa
 from narrows.kernels._dense import dense_associations as dense_associations
 from narrows.kernels._dense import dense_launches as dense_launches
 from narrows.kernels._dense import dense_run as dense_run
+from narrows.kernels._epilogue import Epilogue as Epilogue
 from narrows.kernels._given import Given as Given
+from narrows.kernels._group import stack as stack
+from narrows.kernels._linear_epilogue import ACTIVATIONS as ACTIVATIONS
+from narrows.kernels._linear_epilogue import LinearEpilogue as LinearEpilogue
+from narrows.kernels._linear_epilogue import activate_ as activate_
+from narrows.kernels._linear_epilogue import activation_gradient as activation_gradient
 from narrows.kernels._matmul import project as project
 from narrows.kernels._protocol import Kernel as Kernel
 from narrows.kernels._protocol import LinearKernel as LinearKernel
@@ -11,5 +27,9 @@ from narrows.kernels._registry import BILINEAR_THREE as BILINEAR_THREE
 from narrows.kernels._registry import BILINEAR_TWO as BILINEAR_TWO
 from narrows.kernels._registry import KERNELS as KERNELS
 from narrows.kernels._registry import LINEAR_TWO as LINEAR_TWO
+from narrows.kernels._registry import OWN_BILINEAR as OWN_BILINEAR
 from narrows.kernels._registry import kernel as kernel
 from narrows.kernels._registry import kernels_for as kernels_for
+from narrows.kernels._signature import bilinear_signature as bilinear_signature
+from narrows.kernels._signature import linear_signature as linear_signature
+from narrows.kernels.triton._backward import score_gradients as score_gradients

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from narrows._values import Factors, Kind, Problem
@@ -40,7 +42,7 @@ class Kernel(Protocol):
 
 
 class LinearKernel(Kernel, Protocol):
-    """A kernel of kind "linear": it adds a bias within the second matmul."""
+    """A kernel of kind "linear": biases, activation and residual, and forms in which several factors share x."""
 
     def run(
         self,
@@ -50,5 +52,25 @@ class LinearKernel(Kernel, Protocol):
         *,
         out: torch.Tensor | None = None,
         bias: torch.Tensor | None = None,
+        middle_bias: torch.Tensor | None = None,
+        residual: torch.Tensor | None = None,
+        activation: str | None = None,
     ) -> torch.Tensor:
-        """Run the chain as `Kernel.run`, plus bias (E,)."""
+        """Run activation((x a^T + middle_bias) b + bias) + residual; see `LinearEpilogue`."""
+
+    def run_group(
+        self, x: torch.Tensor, factors: Sequence[Factors], biases: Sequence[torch.Tensor | None]
+    ) -> list[torch.Tensor]:
+        """Return (x a^T) b + bias of every member."""
+
+    def run_gated(
+        self,
+        x: torch.Tensor,
+        gate: Factors,
+        up: Factors,
+        *,
+        gate_bias: torch.Tensor | None = None,
+        up_bias: torch.Tensor | None = None,
+        activation: str | None = "silu",
+    ) -> torch.Tensor:
+        """Return activation(x gate + gate_bias) * (x up + up_bias)."""

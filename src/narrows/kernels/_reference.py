@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from narrows.kernels._group import project_each
+from narrows.kernels._linear_epilogue import activate_
 from narrows.kernels._matmul import matmul, project
 from narrows.kernels._refusal import wrong_kind
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from narrows._values import Factors, Kind, Problem
@@ -46,21 +50,60 @@ class LinearTwo:
         *,
         out: Tensor | None = None,
         bias: Tensor | None = None,
+        middle_bias: Tensor | None = None,
+        residual: Tensor | None = None,
+        activation: str | None = None,
     ) -> Tensor:
-        """Return (x a^T) b + bias, (..., [H,] T, E).
+        """Return activation((x a^T + middle_bias) b + bias) + residual, (..., [H,] T, E).
 
         Args:
             bias: (E,), added inside the second matmul, so that the result is rounded once.
+            middle_bias: (R,), added inside the first one.
+            residual: (..., [H,] T, E).
+            activation: None or one of ACTIVATIONS.
         """
-        h = project(x, factors.a)
-        if bias is None:
-            return matmul(h, factors.b, out=out)
-        if factors.b.ndim == 3:
-            return torch.add(matmul(h, factors.b, out=out), bias, out=out)
-        shape = (*h.shape[:-1], factors.out_features)
-        rows = h.reshape(-1, factors.rank)
-        result = torch.addmm(bias, rows, factors.b, out=None if out is None else out.view(-1, shape[-1]))
-        return result.view(shape) if out is None else out
+        h = _project(x, factors.a, middle_bias)
+        result = activate_(_expand(h, factors.b, bias, out), activation)
+        return result if residual is None else result.add_(residual)
+
+    def run_group(self, x: Tensor, factors: Sequence[Factors], biases: Sequence[Tensor | None]) -> list[Tensor]:
+        """Return (x a^T) b + bias of every member, (..., T, E): one matmul more than members for stacked factors."""
+        parts = project_each(x, [f.a for f in factors])
+        return [_expand(p, f.b, bias, None) for p, f, bias in zip(parts, factors, biases, strict=True)]
+
+    def run_gated(
+        self,
+        x: Tensor,
+        gate: Factors,
+        up: Factors,
+        *,
+        gate_bias: Tensor | None = None,
+        up_bias: Tensor | None = None,
+        activation: str | None = "silu",
+    ) -> Tensor:
+        """Return activation(x gate + gate_bias) * (x up + up_bias), (..., T, E)."""
+        opening, values = self.run_group(x, (gate, up), (gate_bias, up_bias))
+        return activate_(opening, activation).mul_(values)
+
+
+def _project(x: Tensor, a: Tensor, middle_bias: Tensor | None) -> Tensor:
+    """Return x a^T + middle_bias, (..., [H,] T, R)."""
+    if middle_bias is None:
+        return project(x, a)
+    if a.ndim == 3:
+        return project(x, a).add_(middle_bias)
+    return torch.nn.functional.linear(x, a, middle_bias)
+
+
+def _expand(h: Tensor, b: Tensor, bias: Tensor | None, out: Tensor | None) -> Tensor:
+    """Return h b + bias, (..., [H,] T, E)."""
+    if bias is None:
+        return matmul(h, b, out=out)
+    if b.ndim == 3:
+        return torch.add(matmul(h, b, out=out), bias, out=out)
+    rows = h.reshape(-1, h.shape[-1])
+    result = torch.addmm(bias, rows, b, out=None if out is None else out.view(-1, b.shape[-1]))
+    return result.view(*h.shape[:-1], b.shape[-1]) if out is None else out
 
 
 @dataclass(frozen=True, slots=True)

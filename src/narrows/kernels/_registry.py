@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Literal, overload
 from narrows.errors import ImplementationError
 from narrows.kernels._reference import BilinearThree, LinearTwo
 from narrows.kernels._stacked import BilinearTwo
+from narrows.kernels.triton._bilinear import BilinearTriton
+from narrows.kernels.triton._linear import LinearTriton
+from narrows.kernels.triton._persistent import BilinearPersistent
 
 if TYPE_CHECKING:
     from narrows._values import Kind, Problem
@@ -15,9 +18,16 @@ if TYPE_CHECKING:
 LINEAR_TWO = LinearTwo()
 BILINEAR_THREE = BilinearThree()
 BILINEAR_TWO = BilinearTwo()
-_LINEAR: tuple[LinearKernel, ...] = (LINEAR_TWO,)
-_BILINEAR: tuple[Kernel, ...] = (BILINEAR_THREE, BILINEAR_TWO)
+BILINEAR_TRITON = BilinearTriton()
+BILINEAR_PERSISTENT = BilinearPersistent(own=BILINEAR_TRITON)
+LINEAR_TRITON = LinearTriton()
+_LINEAR: tuple[LinearKernel, ...] = (LINEAR_TWO, LINEAR_TRITON)
+_BILINEAR: tuple[Kernel, ...] = (BILINEAR_THREE, BILINEAR_TWO, BILINEAR_TRITON, BILINEAR_PERSISTENT)
 KERNELS: tuple[Kernel, ...] = (*_LINEAR, *_BILINEAR)
+# Own kernels: they take their sizes from `kernels.tuned` and compute the epilogue themselves.
+OWN_BILINEAR: dict[str, BilinearTriton | BilinearPersistent] = {
+    each.name: each for each in (BILINEAR_TRITON, BILINEAR_PERSISTENT)
+}
 
 
 def kernels_for(kind: Kind) -> tuple[Kernel, ...]:

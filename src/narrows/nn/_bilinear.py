@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from narrows._values import Factors
 from narrows.errors import ShapeError
 from narrows.nn._ordered import OrderedModule
-from narrows.ops import bilinear_tensors
+from narrows.ops import bilinear_planned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -97,8 +97,7 @@ class LowRankBilinear(OrderedModule):
             y: (..., U, E); None: Y = X.
             mask: as in `narrows.bilinear`.
         """
-        a, b = self._prefix(self._rank_at(x.shape[-2] if x.ndim > 1 else 1))
-        return bilinear_tensors(x, a, b, y, scale=self.scale, mask=mask)
+        return bilinear_planned(x, *self._prefix(self.rank), y, self.scale, mask, self._table())
 
     def extra_repr(self) -> str:
         """Return sizes, heads, scale, order and the plan's ranks."""

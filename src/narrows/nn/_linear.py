@@ -5,7 +5,6 @@ Letters: D input, E output features, R rank.
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +14,7 @@ from narrows._values import Factors
 from narrows.errors import InputError, RankError, ShapeError
 from narrows.nn._ordered import OrderedModule
 from narrows.nn._plain import has_bias, is_plain_linear
-from narrows.ops import linear_tensors
+from narrows.ops import linear_planned
 
 if TYPE_CHECKING:
     from typing import Self
@@ -35,7 +34,9 @@ class LowRankLinear(OrderedModule):
     leading dimensions of x together), as a prefix view. It takes the full rank where the plan says
     dense (there is no dense weight here), outside the measured lengths, while training (training
     mode with gradients on) and once the weights are no longer ordered. The plan is not
-    part of the state dict; keep it with `Plan.to_json`.
+    part of the state dict; keep it with `Plan.to_json`. Under torch.compile the rank is looked up
+    inside the operation, so that a plan adds no graph: one for the first length, one for all others
+    (torch itself makes one more for a length of 1 that does not come first).
     """
 
     kind: Kind = "linear"
@@ -109,11 +110,7 @@ class LowRankLinear(OrderedModule):
         down, up = self.down, self.up
         if not (is_plain_linear(down) and is_plain_linear(up)) or has_bias(down):
             return up(down(x))  # type: ignore[no-any-return]
-        a, b = down.weight, up.weight.mT
-        rank = self._rank_at(prod(x.shape[:-1]))
-        if rank != self.rank:
-            a, b = a[:rank], b[:rank]
-        return linear_tensors(x, a, b, up.bias)
+        return linear_planned(x, down.weight, up.weight.mT, up.bias, self._table())
 
     @torch.no_grad()
     def truncate_(self, rank: int) -> Self:

@@ -47,7 +47,7 @@ class OrderedModule(nn.Module):
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
         self._plan: Plan | None = None
-        self._rank_table: tuple[tuple[int, int, int], ...] = ()
+        self._rank_table: tuple[int, ...] = ()
         self._is_ordered = False
         self._seen: tuple[_Seen, ...] = ()
         self._certificate: Certificate | None = None
@@ -102,8 +102,8 @@ class OrderedModule(nn.Module):
         self._is_ordered = is_ordered
         self._certificate = certificate if is_ordered else None
 
-    def _ranks_of(self, plan: Plan) -> tuple[tuple[int, int, int], ...]:
-        """Return (first, last, rank) for the lengths at which the plan wants a smaller rank."""
+    def _ranks_of(self, plan: Plan) -> tuple[int, ...]:
+        """Return first and last length and rank, in turn, where the plan wants a smaller rank."""
         if plan.kind != self.kind:
             raise InputError(f"plan is for kind={plan.kind!r}, this module is {self.kind!r}. Choose a plan for it.")
         mine = (self.in_features, self.out_features, self._num_heads)
@@ -125,18 +125,14 @@ class OrderedModule(nn.Module):
                 f"plan uses rank {smaller[0][2]} of {self.rank}, but these weights are not ordered, so a prefix is "
                 "not the best smaller pair. Factorise their product again, or set plan = None."
             )
-        return smaller
+        return tuple(number for row in smaller for number in row)
 
-    def _rank_at(self, tokens: int) -> int:
-        """Return the plan's rank for this many tokens; the full rank wherever the plan does not apply."""
+    def _table(self) -> tuple[int, ...]:
+        """Return the plan's table of smaller ranks, for an operation to look up; empty while it does not apply."""
         if not self._rank_table or (self.training and torch.is_grad_enabled()):
-            return self.rank
-        if not (self._is_ordered if torch.compiler.is_compiling() else self.is_ordered):
-            return self.rank
-        for first, last, rank in self._rank_table:
-            if first <= tokens <= last:
-                return rank
-        return self.rank
+            return ()
+        is_ordered = self._is_ordered if torch.compiler.is_compiling() else self.is_ordered
+        return self._rank_table if is_ordered else ()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_is_ordered": self.is_ordered, "_seen": ()}

@@ -6,12 +6,14 @@ Nothing here reads an address or a value: torch.compile and torch.export trace t
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from narrows._values import Factors
 from narrows.errors import DeviceError, DtypeError, InputError, ShapeError
+from narrows.kernels import ACTIVATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +31,81 @@ def check_factors(factors: object) -> None:
         )
 
 
-def check_linear(x: Tensor, a: Tensor, b: Tensor, bias: Tensor | None) -> None:
-    """Raise ShapeError, DtypeError or DeviceError unless (x a^T) b + bias is defined."""
+def check_linear(
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    *,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    middle_bias: Tensor | None = None,
+) -> None:
+    """Raise InputError, ShapeError, DtypeError or DeviceError unless the linear chain of these operands is defined."""
     _check_same("factors.b", b, "factors.a", a)
     _check_same("x", x, "factors.a", a)
     _check_rows("x", x, a, "D", least=a.ndim - 1)
-    if bias is None:
-        return
-    _check_same("bias", bias, "factors.b", b)
-    if bias.shape != b.shape[-1:]:
-        raise ShapeError(f"bias {_sizes(bias)} must be (E,) = ({b.shape[-1]},) for factors {_pair(a, b)}.")
+    if bias is not None:
+        _check_bias("bias", bias, "E", b.shape[-1], a, b)
+    if middle_bias is not None:
+        _check_bias("middle_bias", middle_bias, "R", a.shape[-2], a, b)
+    if activation is not None:
+        check_activation(activation)
+    if residual is not None:
+        _check_same("residual", residual, "x", x)
+        if residual.shape != linear_shape(x, a, b):
+            raise ShapeError(f"residual {_sizes(residual)} must have the result's shape {linear_shape(x, a, b)}.")
 
 
-def check_bilinear(x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, mask: Tensor | None) -> None:
-    """Raise ShapeError, DtypeError or DeviceError unless (x a^T)(y b^T)^T + mask is defined."""
+def check_group(x: Tensor, factors: Sequence[Factors], biases: Sequence[Tensor | None] | None) -> None:
+    """Raise unless every member's (x a^T) b + bias is defined."""
+    if isinstance(factors, Factors) or not factors:
+        raise InputError("factors must be a sequence of at least one Factors: for a single one use narrows.linear.")
+    if biases is not None and len(biases) != len(factors):
+        raise InputError(f"biases has {len(biases)} entries for {len(factors)} factors: give one each, None for none.")
+    for i, member in enumerate(factors):
+        check_factors(member)
+        _check_headless(f"factors[{i}]", member)
+        check_linear(x, member.a, member.b, None if biases is None else biases[i])
+
+
+def check_gated(  # noqa: PLR0917 (of `gated_linear`)
+    x: Tensor,
+    gate: Factors,
+    up: Factors,
+    gate_bias: Tensor | None,
+    up_bias: Tensor | None,
+    activation: str | None,
+) -> None:
+    """Raise unless activation(x gate + gate_bias) * (x up + up_bias) is defined."""
+    for name, member, bias in (("gate", gate, gate_bias), ("up", up, up_bias)):
+        _check_headless(name, member)
+        check_linear(x, member.a, member.b, bias, activation=activation)
+    if gate.out_features != up.out_features:
+        raise ShapeError(f"gate has E={gate.out_features} and up has E={up.out_features}: both must be the same.")
+
+
+def check_activation(activation: str) -> None:
+    """Raise InputError unless this is a known activation's name."""
+    if activation not in ACTIVATIONS:
+        raise InputError(f"activation={activation!r} is not known. Use None or one of: {', '.join(ACTIVATIONS)}.")
+
+
+def _check_headless(name: str, factors: Factors) -> None:
+    if factors.a.ndim != 2:
+        raise ShapeError(f"{name} has heads, a {_sizes(factors.a)}: members of a group must be (R, D) and (R, E).")
+
+
+def _check_bias(name: str, bias: Tensor, letter: str, size: int, a: Tensor, b: Tensor) -> None:  # noqa: PLR0917
+    _check_same(name, bias, "factors.b", b)
+    if bias.shape != (size,):
+        raise ShapeError(f"{name} {_sizes(bias)} must be ({letter},) = ({size},) for factors {_pair(a, b)}.")
+
+
+def check_bilinear(  # noqa: PLR0917 (those of the operation, in its order)
+    x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, mask: Tensor | None, softcap: float | None
+) -> None:
+    """Raise ShapeError, DtypeError, DeviceError or InputError unless (x a^T)(y b^T)^T, capped, + mask is defined."""
     _check_same("factors.b", b, "factors.a", a)
     _check_same("x", x, "factors.a", a)
     _check_rows("x", x, a, "D", least=2)
@@ -58,6 +121,8 @@ def check_bilinear(x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, mask: Tens
         )
     if mask is not None:
         _check_mask(mask, x, bilinear_shape(x, a, y))
+    if softcap is not None and not 0 < softcap < math.inf:
+        raise InputError(f"softcap={softcap} must be finite and above 0: scores then stay within -softcap..softcap.")
 
 
 def linear_shape(x: Tensor, a: Tensor, b: Tensor) -> tuple[int, ...]:

@@ -1,0 +1,176 @@
+"""Attention through torch's own fused kernels, each held to the widths and masks it takes.
+
+Letters: B batch, H heads, G key heads, T query rows, U keys, R rank, F width of a value.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch.backends.cuda import (
+    SDPAParams,
+    can_use_cudnn_attention,
+    can_use_efficient_attention,
+    can_use_flash_attention,
+)
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from narrows.kernels._attention_mask import merged_mask, only_valid
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from narrows.kernels._attention_problem import AttentionProblem
+
+# On one H200 (32 heads, 4096 rows, bfloat16, widths 128) cuDNN took 412 us, flash 780 us, the
+# memory-efficient one 1605 us. Each is asked whether it takes a call; asking launches nothing.
+FUSED: dict[SDPBackend, Callable[[Any], bool]] = {
+    SDPBackend.CUDNN_ATTENTION: can_use_cudnn_attention,
+    SDPBackend.FLASH_ATTENTION: can_use_flash_attention,
+    SDPBackend.EFFICIENT_ATTENTION: can_use_efficient_attention,
+}
+WIDTH_STEP = 8  # every fused CUDA kernel wants R and F in multiples of 8 elements
+FEW_ROWS = 64  # query rows of a key head up to which a mask is written out for each of them
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSdpa:
+    """torch.nn.functional.scaled_dot_product_attention with its backend pinned."""
+
+    name: str = "sdpa"
+
+    def refuses(self, problem: AttentionProblem) -> str:  # noqa: ARG002 (of the protocol)
+        """Return "": where no fused kernel takes a call, torch's own math runs it."""
+        return ""
+
+    def run(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        scale: float,
+        mask: Tensor | None = None,
+        causal: bool = False,
+        lengths: Tensor | None = None,
+    ) -> Tensor:
+        """Return softmax(q k^T scale + mask) v, (B, H, T, F); with `lengths`, k and v are copied."""
+        call = prepare_sdpa(q, k, v, mask=mask, causal=causal, lengths=lengths)
+        with call.pinned():
+            return call.run(scale)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SdpaCall:
+    """One call as torch takes it.
+
+    Attributes:
+        q, k, v: padded where the device needs it; q may have the heads of a group as rows.
+        mask: of the same rows.
+        is_causal: torch's own flag: T = U.
+        shape: (B, H, T, F) of the result.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mask: Tensor | None
+    is_causal: bool
+    shape: tuple[int, int, int, int]
+
+    @property
+    def shares_keys(self) -> bool:
+        """Query heads still share key heads."""
+        return bool(self.q.shape[1] != self.k.shape[1])  # torch's flags take no symbolic truth
+
+    def backend(self) -> SDPBackend:
+        """Return the first fused CUDA kernel that takes this call, else math."""
+        params = SDPAParams(self.q, self.k, self.v, self.mask, 0.0, self.is_causal, self.shares_keys)
+        return next((backend for backend, takes in FUSED.items() if takes(params)), SDPBackend.MATH)
+
+    def pinned(self) -> AbstractContextManager[Any]:
+        """Return a context in which torch runs `backend()`; on a CPU, where there is one kernel, an empty one.
+
+        Math, the last in torch's order, stays enabled: the setting is the process's, and a call of another
+        thread at this moment must find something to run.
+        """
+        return sdpa_kernel([self.backend(), SDPBackend.MATH]) if self.q.is_cuda else nullcontext()
+
+    def run(self, scale: float) -> Tensor:
+        """Return the result, (B, H, T, F); differentiable."""
+        out = scaled_dot_product_attention(
+            self.q, self.k, self.v, self.mask, is_causal=self.is_causal, scale=scale, enable_gqa=self.shares_keys
+        )
+        return out[..., : self.shape[-1]].reshape(self.shape)
+
+
+def prepare_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None,
+    causal: bool,
+    lengths: Tensor | None,
+    may_share: bool = True,
+) -> SdpaCall:
+    """Return a call in which as little as possible is copied.
+
+    Args:
+        q: (B, H, T, R). k: (B, G, U, R). v: (B, G, U, F).
+        may_share: torch may be given fewer key heads than query heads.
+    """
+    (B, H, T, _), (G, U) = q.shape, k.shape[1:3]
+    shape = (B, H, T, v.shape[-1])
+    # torch's flag lets query t see key t, which is ours only for T = U without lengths.
+    is_causal = bool(causal and mask is None and lengths is None and T == U and T > 1)
+    allowed = merged_mask(mask, causal=causal and not is_causal, lengths=lengths, queries=T, keys=U, device=q.device)
+    q, k, v = _fitting(q, only_valid(k, lengths), only_valid(v, lengths))
+    if H == G:
+        return SdpaCall(q, k, v, allowed, is_causal, shape)
+    if not is_causal and _is_written_out(allowed, H // G * T):
+        rows = _as_rows(allowed, H, G, T)
+        return SdpaCall(q.reshape(B, G, H // G * T, -1), k, v, rows, is_causal, shape)
+    shared = SdpaCall(q, k, v, allowed, is_causal, shape)
+    if may_share and (not q.is_cuda or shared.backend() is not SDPBackend.MATH):
+        return shared
+    k, v = (t.repeat_interleave(H // G, dim=1) for t in (k, v))
+    return SdpaCall(q, k, v, allowed, is_causal, shape)
+
+
+def _is_written_out(mask: Tensor | None, rows: int) -> bool:
+    """Return whether a mask may be written out for the heads of a group as rows: it is not there, or small."""
+    return mask is None or mask.shape[1:3] == (1, 1) or rows <= FEW_ROWS
+
+
+def _as_rows(mask: Tensor | None, H: int, G: int, T: int) -> Tensor | None:
+    """Return a mask (B or 1, H or 1, T or 1, U) for queries (B, G, H / G T, R)."""
+    if mask is None or mask.shape[1:3] == (1, 1):
+        return mask
+    if mask.shape[1] == 1:
+        return mask.expand(-1, H // G, T, -1).reshape(mask.shape[0], 1, H // G * T, -1)
+    return mask.expand(-1, H, T, -1).reshape(mask.shape[0], G, H // G * T, -1)
+
+
+def _fitting(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return q, k and v with unit inner stride and widths that a fused kernel takes: zeros change no score.
+
+    CUDA: R and F up to the next multiple of 8. CPU: torch's flash kernel wants R = F.
+    """
+    R, F = q.shape[-1], v.shape[-1]
+    rank, width = (
+        (-(-R // WIDTH_STEP) * WIDTH_STEP, -(-F // WIDTH_STEP) * WIDTH_STEP) if q.is_cuda else (max(R, F),) * 2
+    )
+    return _wide(q, rank), _wide(k, rank), _wide(v, width)
+
+
+def _wide(tensor: Tensor, width: int) -> Tensor:
+    if tensor.shape[-1] != width:
+        return pad(tensor, (0, width - tensor.shape[-1]))
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()

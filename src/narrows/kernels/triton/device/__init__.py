@@ -1,0 +1,1 @@
+"""Device code: one kernel a file, as Triton compiles or interprets it."""

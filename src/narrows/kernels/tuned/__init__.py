@@ -1,0 +1,33 @@
+"""Which implementation runs a call on a CUDA device, and with which sizes: measured here, shipped, or by formula."""
+
+from narrows.kernels._config import Config as Config
+from narrows.kernels._config import Tiles as Tiles
+from narrows.kernels.tuned._analytic import Limits as Limits
+from narrows.kernels.tuned._analytic import analytic_config as analytic_config
+from narrows.kernels.tuned._analytic import limits as limits
+from narrows.kernels.tuned._device import silicon as silicon
+from narrows.kernels.tuned._device import software as software
+from narrows.kernels.tuned._known import Known as Known
+from narrows.kernels.tuned._known import known as known
+from narrows.kernels.tuned._known import summary as summary
+from narrows.kernels.tuned._lookup import config as config
+from narrows.kernels.tuned._lookup import forget as forget
+from narrows.kernels.tuned._lookup import generation as generation
+from narrows.kernels.tuned._lookup import implementation as implementation
+from narrows.kernels.tuned._lookup import misses as misses
+from narrows.kernels.tuned._records import Candidate as Candidate
+from narrows.kernels.tuned._records import Entry as Entry
+from narrows.kernels.tuned._records import Silicon as Silicon
+from narrows.kernels.tuned._records import Software as Software
+from narrows.kernels.tuned._records import Tuning as Tuning
+from narrows.kernels.tuned._resolve import Neighbours as Neighbours
+from narrows.kernels.tuned._resolve import neighbours as neighbours
+from narrows.kernels.tuned._signature import Signature as Signature
+from narrows.kernels.tuned._signature import cublas as cublas
+from narrows.kernels.tuned._store import clear as clear
+from narrows.kernels.tuned._store import default_path as default_path
+from narrows.kernels.tuned._store import read as read
+from narrows.kernels.tuned._store import write as write
+from narrows.kernels.tuned._verify import OwnKernel as OwnKernel
+from narrows.kernels.tuned._verify import failure as failure
+from narrows.kernels.tuned._verify import verified as verified
