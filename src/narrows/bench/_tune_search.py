@@ -16,10 +16,12 @@ from narrows.kernels.tuned import Config, Tiles
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from narrows.kernels._config import Overlap
     from narrows.kernels.tuned import Limits, Signature
 
 PROJECTIONS, SECONDS = 12, 10
 PERSISTENT_PROJECTIONS = 8
+OVERLAPS: tuple[Overlap, ...] = ("early", "all", "last", "none")
 SHORT = 256  # tokens up to which the second kernel may add the partial sums as it loads them
 SECOND_TILES = (
     (16, 32), (16, 64), (16, 128), (32, 32), (32, 64), (64, 32), (64, 64), (64, 128), (128, 64), (128, 128), (128, 256),
@@ -70,7 +72,9 @@ def search(
     else:
         best = best_of(replace(best, project=tiles) for tiles in projections(best.project, signature, found))
         best = best_of(replace(best, second=tiles) for tiles in seconds(best.second, signature, found))
-    best_of(launchings(best, signature))
+    # The order of launches moves the best sizes a little: what came next to the best gets its chance too.
+    for each in fastest(times, 2):
+        best_of(launchings(each, signature))
     return times
 
 
@@ -137,7 +141,7 @@ def seconds(now: Tiles, signature: Signature, found: Limits) -> list[Tiles]:
 
 def launchings(now: Config, signature: Signature) -> list[Config]:
     """Return the other ways to launch the same sizes."""
-    found = [replace(now, overlap="last"), replace(now, overlap="all"), replace(now, overlap="none")]
+    found = [replace(now, overlap=how) for how in OVERLAPS]
     if signature.kind == "linear" and now.project.split > 1 and signature.tokens <= SHORT:
         other = "load" if now.reduce == "kernel" else "kernel"
         found += [replace(config, reduce=other) for config in found]  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Overlap = Literal["none", "last", "all"]
+Overlap = Literal["none", "last", "all", "early"]
 Reduce = Literal["kernel", "load"]
 Projector = Literal["own", "cublas"]
 
@@ -38,7 +38,8 @@ class Config:
             fixed order.
         second: scores P Q^T, or the expansion P B.
         overlap: which launches may start while the kernel before them drains (programmatic
-            dependent launch, Hopper and later): "none", "last" (all but the first), or "all".
+            dependent launch, Hopper and later): "none", "last" (all but the first), "all", or "early":
+            all, and each lets the next one start before it waits itself.
         reduce: how a split projection's partial sums are added: by a kernel of their own, or by the
             second kernel as it loads them, which saves a launch where tokens are few.
         projection: by an own kernel of the sizes in `project`, or by "cublas" ("gluon" only).

@@ -146,7 +146,7 @@ def compiled_gluon(case: Case) -> list[dict[str, Any]]:
     rows = []
     for is_transposed in (True, False):
         constants = _persistent_scores.constants(sizes, case.rank) | {
-            "UNIT": 8, "IS_TRANSPOSED": is_transposed, "HAS_SCALE": False, "IS_CAUSAL": False, "OVERLAP": False,
+            "UNIT": 8, "IS_TRANSPOSED": is_transposed, "HAS_SCALE": False, "IS_CAUSAL": False, "OVERLAP": "",
         }  # fmt: skip
         options = {"num_warps": sizes.warps}
         row = _ask(_gluon_source(case, sizes, constants, is_transposed=is_transposed), options)

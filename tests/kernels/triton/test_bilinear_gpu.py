@@ -24,6 +24,7 @@ CONFIGS = {
     "odd split": Config(Tiles(16, 64, 64, split=13), Tiles(16, 32, 64)),
     "overlap last": Config(Tiles(64, 64, 64, split=4), Tiles(64, 64, 64), overlap="last"),
     "overlap all": Config(Tiles(64, 64, 64, split=4), Tiles(64, 64, 64), overlap="all"),
+    "overlap early": Config(Tiles(64, 64, 64, split=4), Tiles(64, 64, 64), overlap="early"),
     "overlap all, no split": Config(Tiles(64, 64, 64), Tiles(128, 128, 64, warps=8), overlap="all"),
 }
 GUARD = 4096
@@ -114,7 +115,7 @@ def test_a_thousand_repeats_have_the_same_bits(config):
         assert torch.equal(BILINEAR_TRITON.run_with(config, x, factors, out=out), first)
 
 
-@pytest.mark.parametrize("overlap", ["none", "last", "all"])
+@pytest.mark.parametrize("overlap", ["none", "last", "all", "early"])
 def test_a_graph_replays_on_new_data(overlap):
     config = Config(Tiles(64, 64, 64, split=8), Tiles(64, 64, 64), overlap=overlap)
     x, factors, _ = operands(512, 4096, 64, torch.bfloat16)

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.gpu
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 TOKENS = [1, 16, 63, 64, 1000]
 WIDE = Config(Tiles(64, 64, 64, split=4), Tiles(64, 64, 64))
-OVERLAPS = {name: Config(WIDE.project, WIDE.second, overlap=name) for name in ("none", "last", "all")}
+OVERLAPS = {name: Config(WIDE.project, WIDE.second, overlap=name) for name in ("none", "last", "all", "early")}
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), WIDE])

@@ -138,7 +138,7 @@ def test_the_chain_passes_the_conformance_check():
 
 
 @pytest.mark.parametrize("dtype", list(EPSILON))
-@pytest.mark.parametrize("overlap", ["none", "last", "all"])
+@pytest.mark.parametrize("overlap", ["none", "last", "all", "early"])
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_chain_is_bit_equal_on_exact_integers(dtype, overlap, projection):
     found = exact_operands(

@@ -123,5 +123,5 @@ def _launches(  # noqa: PLR0917 (a cache's key)
         "num_stages": tiles.stages,
     }
     launch = Launch(backward_kernel, (blocks, tiles.split, B), scalars, constants)
-    reduce = None if tiles.split == 1 else reduce_launch(rows, R, tiles.split, overlap=False)
+    reduce = None if tiles.split == 1 else reduce_launch(rows, R, tiles.split, overlap="")
     return launch, reduce

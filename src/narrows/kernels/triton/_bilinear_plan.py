@@ -23,7 +23,7 @@ from narrows.kernels.triton._operands import (
     rows_of,
 )
 from narrows.kernels.triton._projection import Projection, reduce_launch
-from narrows.kernels.triton._support import can_overlap, matmul_precision
+from narrows.kernels.triton._support import Order, matmul_precision, order
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -163,10 +163,10 @@ class _Layout:
             config=self.config,
         )
 
-    def _overlap(self) -> tuple[bool, bool]:
-        """Return whether the first launch, and the others, may start before the one before them has ended."""
-        is_able = can_overlap(self.inputs.x.device)
-        return is_able and self.config.overlap == "all", is_able and self.config.overlap != "none"
+    def _overlap(self) -> tuple[Order, Order]:
+        """Return how the first launch, and the others, follow the one before them."""
+        device, overlap = self.inputs.x.device, self.config.overlap
+        return order(overlap, device, is_first=True), order(overlap, device, is_first=False)
 
     def _side(self, tensor: Tensor, lead: tuple[int, ...], width: int) -> _Side:
         T = tensor.shape[-2]
@@ -176,7 +176,7 @@ class _Layout:
         return _Side(prod(lead) * T, step, None)
 
     def _project(
-        self, x: Tensor, weight: Tensor, side: _Side, size: int, overlap: bool, *, is_pair: bool
+        self, x: Tensor, weight: Tensor, side: _Side, size: int, overlap: Order, *, is_pair: bool
     ) -> tuple[Launch, bool, bool]:
         """Return the launch, and whether x and the weight are copied before it."""
         rows, heads = rows_of(x), heads_of(weight)
@@ -201,7 +201,7 @@ class _Layout:
         )
         return launch, rows.is_copied or side.expanded is not None, heads.is_copied
 
-    def _scores(self, x_side: _Side, y_side: _Side, width: int, *, overlap: bool) -> tuple[Launch, bool]:
+    def _scores(self, x_side: _Side, y_side: _Side, width: int, *, overlap: Order) -> tuple[Launch, bool]:
         """Return the launch for (p, q, None, mask, None, out), and whether the mask is copied before it."""
         from narrows.kernels.triton.device.outer import outer_kernel
 
@@ -238,6 +238,6 @@ class _Layout:
             "PRECISION": matmul_precision(self.inputs.x.dtype),
             "num_warps": tiles.warps,
             "num_stages": tiles.stages,
-            "launch_pdl": overlap,
+            "launch_pdl": bool(overlap),
         }
         return Launch(outer_kernel, grid, scalars, constants), mask is not None and mask.is_copied

@@ -13,7 +13,7 @@ import torch
 from narrows.kernels.triton._launch import Launch
 from narrows.kernels.triton._linear_operands import LinearOperands, is_same_memory
 from narrows.kernels.triton._projection import Projection, reduce_launch
-from narrows.kernels.triton._support import can_overlap, matmul_precision
+from narrows.kernels.triton._support import Order, matmul_precision, order
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,7 +174,7 @@ class _Layout:
         return projection.launch(
             self.config.project,
             split_stride=x.shape[0] * self.width,
-            overlap=self._overlaps(is_first=is_first),
+            overlap=self._overlap(is_first=is_first),
             precision=matmul_precision(x.dtype),
             out_stride=self.width,
         )
@@ -185,7 +185,7 @@ class _Layout:
             self.operands.x.shape[0],
             self.width,
             self.config.project.split,
-            overlap=self._overlaps(is_first=False),
+            overlap=self._overlap(is_first=False),
             has_bias=self.operands.middle_bias is not None,
         )
 
@@ -261,7 +261,7 @@ class _Layout:
         self, function: Any, columns: Sequence[int], scalars: tuple[Any, ...], constants: dict[str, Any]
     ) -> Launch:
         """Return the launch of an expansion into results with these columns."""
-        tiles, overlap = self.config.second, self._overlaps(is_first=False)
+        tiles, overlap = self.config.second, self._overlap(is_first=False)
         programs = _tiles(self.operands.x.shape[0], tiles.m) * sum(_tiles(width, tiles.n) for width in columns)
         common = {
             "BLOCK_M": tiles.m,
@@ -272,14 +272,13 @@ class _Layout:
             "PRECISION": matmul_precision(self.operands.x.dtype),
             "num_warps": tiles.warps,
             "num_stages": tiles.stages,
-            "launch_pdl": overlap,
+            "launch_pdl": bool(overlap),
         }
         return Launch(function, (programs, 1, 1), scalars, {**constants, **common})
 
-    def _overlaps(self, *, is_first: bool) -> bool:
-        """Return whether the first launch, or a later one, may start before the one before it has ended."""
-        wanted = ("all",) if is_first else ("last", "all")
-        return self.config.overlap in wanted and can_overlap(self.operands.x.device)
+    def _overlap(self, *, is_first: bool) -> Order:
+        """Return how the first launch, or a later one, follows the one before it."""
+        return order(self.config.overlap, self.operands.x.device, is_first=is_first)
 
 
 def _strides(b_RE: Tensor) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from narrows.kernels.triton._bilinear import BilinearTriton
 from narrows.kernels.triton._launch import ALIGNMENT, current_stream
 from narrows.kernels.triton._persistent_scores import PersistentConfig as PersistentConfig
 from narrows.kernels.triton._persistent_scores import launch_scores as launch_scores
-from narrows.kernels.triton._support import is_interpreted, unsupported
+from narrows.kernels.triton._support import is_interpreted, order, unsupported
 from narrows.kernels.tuned import config as tuned_config
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _launch(config: Config, p: Tensor, q: Tensor, out: Tensor, epilogue: Epilogu
             config=sizes,
             scale=epilogue.scale,
             causal=epilogue.is_causal,
-            overlap=config.overlap != "none",
+            overlap=order(config.overlap, out.device, is_first=False),
             stream=stream,
         )
 

@@ -19,6 +19,8 @@ from narrows.kernels.triton._launch import ALIGNMENT, current_stream, note
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from narrows.kernels.triton._support import Order
+
 SHARED_BYTES = 228 << 10  # of a Hopper multiprocessor, of which every program on it takes RESERVED_BYTES more
 RESERVED_BYTES = 1 << 10
 WIDEST_INNER = 256  # elements of one wgmma operand's rank; a larger rank, or one that is no power of two, is chunked
@@ -110,7 +112,7 @@ def launch_scores(
     config: PersistentConfig,
     scale: float | None = None,
     causal: bool = False,
-    overlap: bool = False,
+    overlap: Order = "",
     stream: int | None = None,
 ) -> None:
     """Write scale p q^T into `out_TU`.
@@ -121,7 +123,7 @@ def launch_scores(
         config: sizes.
         scale: default 1.
         causal: -inf where the column is right of the row.
-        overlap: may start while the kernel before it drains (programmatic dependent launch).
+        overlap: how it follows the kernel before it ("wait" and "early": programmatic dependent launch).
         stream: handle of the current stream, on the current device; default: asked of torch.
 
     Raises:
@@ -175,7 +177,7 @@ class _Scores:
         *,
         scale: float | None,
         causal: bool,
-        overlap: bool,
+        overlap: Order,
     ) -> None:
         from narrows.kernels.triton.device.scores_persistent import scores_persistent_kernel
 
@@ -196,7 +198,7 @@ class _Scores:
         }
         names = scores_persistent_kernel.arg_names
         self._rest = (*self._scalars, *(self._constants[name] for name in names if name in self._constants))
-        self._options = {"num_warps": config.warps, "launch_pdl": overlap}
+        self._options = {"num_warps": config.warps, "launch_pdl": bool(overlap)}
         self._kernel: Any = None
 
     def __call__(self, stream: int, p_TR: Tensor, q_UR: Tensor, out_TU: Tensor) -> None:

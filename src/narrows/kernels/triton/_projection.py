@@ -12,12 +12,10 @@ from narrows.kernels.triton._launch import Launch
 
 if TYPE_CHECKING:
     from narrows.kernels._config import Tiles
+    from narrows.kernels.triton._support import Order
 
 # Elements that one program of the reduction adds, by how many there are: small sums are spread over many programs.
 REDUCE_BLOCKS = ((1 << 18, 1024), (1 << 16, 512), (0, 128))
-
-# How x is cached where each of its elements is read by one program only.
-STREAMED = "evict_first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +47,14 @@ class Projection:
         return self.heads * self.rows
 
     def launch(
-        self, tiles: Tiles, *, split_stride: int, overlap: bool, precision: str, out_stride: int | None = None
+        self, tiles: Tiles, *, split_stride: int, overlap: Order, precision: str, out_stride: int | None = None
     ) -> Launch:
         """Return the launch for tensors (x, w, out); out is a stack of parts above split = 1.
 
         Args:
             tiles: sizes.
             split_stride: elements between two parts.
-            overlap: it may start before the launch before it has ended.
+            overlap: how it follows the launch before it.
             precision: of float32 operands, "ieee" or "tf32".
             out_stride: elements between two rows of out; default: the width.
         """
@@ -73,7 +71,7 @@ class Projection:
         per_head = (self.tokens, self.features, self.rows, self.x_stride, self.w_head, self.w_stride)
         return Launch(project_heads_kernel, grid, (*per_head, *steps), constants)
 
-    def _constants(self, tiles: Tiles, *, overlap: bool, precision: str) -> dict[str, Any]:
+    def _constants(self, tiles: Tiles, *, overlap: Order, precision: str) -> dict[str, Any]:
         return {
             "BLOCK_M": tiles.m,
             "BLOCK_N": tiles.n,
@@ -83,14 +81,13 @@ class Projection:
             "OVERLAP": overlap,
             "PRECISION": precision,
             "STEPS": _tiles(self.features, tiles.k * tiles.split),
-            "X_POLICY": STREAMED if self.width <= tiles.n else "",
             "num_warps": tiles.warps,
             "num_stages": tiles.stages,
-            "launch_pdl": overlap,
+            "launch_pdl": bool(overlap),
         }
 
 
-def reduce_launch(tokens: int, columns: int, split: int, *, overlap: bool, has_bias: bool = False) -> Launch:
+def reduce_launch(tokens: int, columns: int, split: int, *, overlap: Order, has_bias: bool = False) -> Launch:
     """Return the launch for tensors (parts, bias or None, out): parts (S, T, N) in float32, bias (N,), out (T, N)."""
     from narrows.kernels.triton.device.reduce import reduce_kernel
 
@@ -102,7 +99,7 @@ def reduce_launch(tokens: int, columns: int, split: int, *, overlap: bool, has_b
         "HAS_BIAS": has_bias,
         "OVERLAP": overlap,
         "num_warps": 4 if block > 128 else 1,
-        "launch_pdl": overlap,
+        "launch_pdl": bool(overlap),
     }
     return Launch(reduce_kernel, (_tiles(size, block), 1, 1), (size, columns, size), constants)
 

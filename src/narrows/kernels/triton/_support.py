@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from functools import lru_cache
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from narrows.kernels._config import Overlap
+
+Order = Literal["", "wait", "early"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 LEAST_CAPABILITY = (8, 0)  # bfloat16 matrix instructions
@@ -39,6 +45,13 @@ def unsupported(dtype: str, device: str) -> str:
 def find_triton() -> object | None:
     """Return where the package triton is; None when it is not installed."""
     return find_spec("triton")
+
+
+def order(overlap: Overlap, device: torch.device, *, is_first: bool) -> Order:
+    """Return how a launch follows the one before it: "" after it, else while it drains (`device.order`)."""
+    if overlap == "none" or (is_first and overlap == "last") or not can_overlap(device):
+        return ""
+    return "early" if overlap == "early" else "wait"
 
 
 @lru_cache(maxsize=64)

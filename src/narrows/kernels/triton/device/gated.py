@@ -5,9 +5,9 @@ Letters: T tokens, E output features, R rank.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from narrows.kernels.triton.device.expand import expand_tile, store_tile
+from narrows.kernels.triton.device.order import after
 from narrows.kernels.triton.device.outer import activate
 
 
@@ -44,9 +44,7 @@ def gated_kernel(
     num_n = tl.cdiv(columns, BLOCK_N)
     tile_m = tl.program_id(0) // num_n
     tile_n = tl.program_id(0) % num_n
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    after(OVERLAP)
     opening = expand_tile(
         p, gate_b, gate_bias, tile_m, tile_n, tokens, columns, p_stride, part_stride, gate_stride, gate_inner,
         GATE_RANK, BLOCK_M, BLOCK_N, BLOCK_K, PARTS, HAS_GATE_BIAS, PRECISION,

@@ -5,9 +5,9 @@ Letters: T tokens, E output features, R rank.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from narrows.kernels.triton.device.expand import expand_tile, store_tile
+from narrows.kernels.triton.device.order import after
 
 
 @triton.jit
@@ -86,9 +86,7 @@ def grouped_kernel(
     num_m = tl.cdiv(tokens, BLOCK_M)
     pid = tl.program_id(0)
     end0 = num_m * tl.cdiv(columns0, BLOCK_N)
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    after(OVERLAP)
     if pid < end0:
         _member(
             p + first0, b0, bias0, out0, pid, tokens, columns0, p_stride, part_stride, stride0, inner0,

@@ -5,7 +5,8 @@ Letters: T, U rows of p and q, R rank, S parts of a split projection.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from narrows.kernels.triton.device.order import after
 
 
 @triton.jit
@@ -109,9 +110,7 @@ def outer_kernel(
     p_row = p + batch.to(tl.int64) * p_batch + head.to(tl.int64) * p_head + offs_m[:, None].to(tl.int64) * p_stride
     q_row = q + batch.to(tl.int64) * q_batch + head.to(tl.int64) * q_head + offs_n[None, :].to(tl.int64) * q_stride
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    after(OVERLAP)
     WHOLE: tl.constexpr = RANK % BLOCK_K == 0
     for start in range(0, RANK, BLOCK_K):
         offs_k = start + tl.arange(0, BLOCK_K)

@@ -5,8 +5,8 @@ Letters: T tokens, D features, N rows of w (R, or 2R with the rows of a and b in
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from narrows.kernels.triton.device.order import after
 from narrows.kernels.triton.device.put import put
 
 
@@ -28,7 +28,6 @@ def project_tile(
     OVERLAP: tl.constexpr,
     PRECISION: tl.constexpr,
     STEPS: tl.constexpr,
-    X_POLICY: tl.constexpr,
 ):
     """Return tile (m, n) of x w^T in float32, summed over part `program_id(1)` of the features."""
     part = tl.program_id(1)
@@ -41,12 +40,10 @@ def project_tile(
     x_tile = x + offs_m[:, None].to(tl.int64) * x_stride + offs_k[None, :]
     w_tile = w + offs_n[None, :].to(tl.int64) * w_stride + offs_k[:, None]
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    after(OVERLAP)
     for step in range(STEPS):
         if IS_EVEN:
-            left = tl.load(x_tile, mask=in_m, other=0.0, eviction_policy=X_POLICY)
+            left = tl.load(x_tile, mask=in_m, other=0.0)
             right = tl.load(w_tile, mask=in_n, other=0.0)
         else:
             left_k = features - first - step * BLOCK_K
@@ -79,7 +76,6 @@ def project_kernel(
     OVERLAP: tl.constexpr,
     PRECISION: tl.constexpr,
     STEPS: tl.constexpr,
-    X_POLICY: tl.constexpr,
 ):
     """Write tile (m, n) of x w^T: finished, or the sum over one part of the features, in float32.
 
@@ -90,7 +86,7 @@ def project_kernel(
     tile_m = tl.program_id(0) // num_n
     total = project_tile(
         x, w, tile_m, tile_n, tokens, features, rows, x_stride, w_stride,
-        BLOCK_M, BLOCK_N, BLOCK_K, IS_EVEN, OVERLAP, PRECISION, STEPS, X_POLICY,
+        BLOCK_M, BLOCK_N, BLOCK_K, IS_EVEN, OVERLAP, PRECISION, STEPS,
     )  # fmt: skip
     out += tl.program_id(1).to(tl.int64) * split_stride
     put(out, total, tile_m, tile_n, tokens, rows, out_stride, rows // 2, BLOCK_M, BLOCK_N, IS_PAIR)

@@ -31,7 +31,6 @@ def project_heads_kernel(
     OVERLAP: tl.constexpr,
     PRECISION: tl.constexpr,
     STEPS: tl.constexpr,
-    X_POLICY: tl.constexpr,
 ):
     """Write what `project_kernel` writes for the H N rows of all heads one after the other.
 
@@ -44,7 +43,7 @@ def project_heads_kernel(
     w += head.to(tl.int64) * w_head
     total = project_tile(
         x, w, tile_m, tile_n, tokens, features, rows, x_stride, w_stride,
-        BLOCK_M, BLOCK_N, BLOCK_K, IS_EVEN, OVERLAP, PRECISION, STEPS, X_POLICY,
+        BLOCK_M, BLOCK_N, BLOCK_K, IS_EVEN, OVERLAP, PRECISION, STEPS,
     )  # fmt: skip
     out += tl.program_id(1).to(tl.int64) * split_stride
     if IS_PAIR:

@@ -5,7 +5,8 @@ Letters: T tokens, N columns of the projection, S parts.
 
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from narrows.kernels.triton.device.order import after
 
 
 @triton.jit
@@ -25,9 +26,7 @@ def reduce_kernel(
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = at < size
     part = parts + at
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    after(OVERLAP)
     total = tl.load(part, mask=inside, other=0.0)
     for _ in tl.static_range(1, SPLIT):
         part += part_stride  # in steps: a product of 32-bit numbers could overflow

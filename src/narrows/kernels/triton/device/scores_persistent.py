@@ -119,9 +119,12 @@ def scores_persistent_kernel(
         count = gl.cdiv(num_tiles - pid, programs)
         step = programs
         runs = count
-    if OVERLAP:
+    if OVERLAP == "early":
         gdc_launch_dependents()
         gdc_wait()
+    elif OVERLAP == "wait":
+        gdc_wait()
+        gdc_launch_dependents()
     # A run is the tiles in turn that share rows of p: a part of a row where programs sweep, else one tile.
     for ahead in gl.static_range(P_BUFFERS):
         row = (first // num_n + ahead if IS_SWEEP else (first + ahead * step) // num_n) * BLOCK_M
