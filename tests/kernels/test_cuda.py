@@ -21,14 +21,14 @@ def test_every_implementation_passes_the_conformance_check(kernel):
 @pytest.mark.parametrize("kernel", kernels.KERNELS, ids=lambda k: f"{k.kind}-{k.name}")
 def test_an_implementation_launches_as_many_kernels_as_matmuls_at_least(kernel):
     """A matmul may split its sum and launch a reduction beside it, never less than one kernel."""
-    factors = kernel.pack(factorize(torch.randn(256, 256, device="cuda"), rank=32))
-    x = torch.randn(64, 256, device="cuda")
+    factors = kernel.pack(factorize(torch.randn(256, 256, device="cuda"), rank=32).to(torch.bfloat16))
+    x = torch.randn(64, 256, device="cuda", dtype=torch.bfloat16)
     kernel.run(x, factors)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         kernel.run(x, factors)
         torch.cuda.synchronize()
     launched = sum(event.count for event in profile.key_averages() if event.device_time_total > 0)
-    assert launched >= kernel.launches(Problem(kernel.kind, 64, 256, 256, device="cuda"))
+    assert launched >= kernel.launches(Problem(kernel.kind, 64, 256, 256, dtype="bfloat16", device="cuda"))
 
 
 @pytest.mark.parametrize("impl", ["three", "two"])

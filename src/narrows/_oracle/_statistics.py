@@ -24,8 +24,9 @@ MIN_ELEMENTS = 10_000
 MAX_RMS = 1.10
 MAX_LINE_RMS = 1.6
 MAX_BIAS = 0.05
-# float32 sums differ in order, so the emulated chain's rms is only one of several correct ones.
-MAX_RMS_FLOAT32 = 1.5
+# float32 sums differ in order: one running sum has sqrt(m) times the rms error of m interleaved ones, and
+# libraries interleave up to 16. A lower precision of the products multiplies it by hundreds.
+MAX_RMS_FLOAT32 = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def test_overlapping_launches_change_no_bit(overlap, activation):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("is_stacked", [True, False])
 def test_groups_and_gated_pairs_are_within_the_bound(tokens, dtype, is_stacked):
-    x = make(tokens, 512, dtype=dtype)
+    x = make(tokens, 512, dtype=dtype) / 16  # a product of two results near 180 would leave float16
     factors = [pair(rank, 512, columns, dtype, seed=rank) for rank, columns in ((64, 512), (48, 128), (33, 100))]
     given = stack(factors) if is_stacked else factors
     biases = [make(512, dtype=dtype), None, make(100, dtype=dtype)]

@@ -73,7 +73,7 @@ def wrong(
         future = torch.ones_like(right, dtype=torch.bool).triu_(1)
         if not bool((out[future] == -torch.inf).all()):
             return "a score right of the diagonal is not -inf"
-        out, right, allowed = (t.masked_fill(future, 0) for t in (out, right, allowed + 1))
+        out, right, allowed = (t.masked_fill(future, fill) for t, fill in ((out, 0), (right, 0), (allowed, 1)))
     share = float(((out.double() - right).abs() / allowed).max())
     around[8 : 8 + tokens, 8 : 8 + others] = float("nan")
     outside = int((~around.isnan()).sum())
