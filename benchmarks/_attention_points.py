@@ -158,8 +158,9 @@ def sweep_configs(sizes: Sizes, multiprocessors: int) -> list[DecodeConfig]:
     from narrows.kernels._attention_config import decode_config
 
     pairs = sizes.batch * sizes.groups
+    rows = sizes.queries * sizes.heads // sizes.groups
     formula = decode_config(
-        pairs, sizes.keys, rank=sizes.rank, width=sizes.width, itemsize=2, multiprocessors=multiprocessors
+        pairs, sizes.keys, rows=rows, rank=sizes.rank, width=sizes.width, itemsize=2, multiprocessors=multiprocessors
     )
     others = [
         DecodeConfig(block, max(1, per * multiprocessors // pairs), stages=stages)

@@ -89,13 +89,18 @@ def opening(question: str, ceilings: Ceilings | None = None) -> dict[str, object
 
     return {
         "question": question,
-        "command": " ".join(sys.argv),
+        "command": command(),
         "machine": asdict(machine("cuda")),
         "conditions": conditions("cuda"),
         "ceilings": None if ceilings is None else asdict(ceilings),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": narrows.__version__,
     }
+
+
+def command() -> str:
+    """Return this process's command line; of absolute paths, which say where it was run, the names only."""
+    return " ".join(Path(word).name if word.startswith("/") else word for word in sys.argv)
 
 
 def closing(began: float) -> dict[str, object]:

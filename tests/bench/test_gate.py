@@ -10,8 +10,10 @@ import torch
 from bench.experiments import PRODUCT, small
 from narrows import kernels
 from narrows.bench import _session
+from narrows.bench._facts import thin_variants
 from narrows.bench._point import Point
 from narrows.bench._session import Session
+from narrows.kernels.triton import _persistent
 
 
 def _session_of(tmp_path, **changes):
@@ -21,7 +23,7 @@ def _session_of(tmp_path, **changes):
 
 
 def _points(session, tokens=32, rank=16):
-    names = [k.name for k in kernels.kernels_for(session.experiment.kind)]
+    names = session.describe()["thin"]
     thin = [Point(tokens, rank, name, "eager", "hot") for name in names]
     dense = kernels.dense_associations(session.experiment.problem(tokens))
     return thin + [Point(tokens, None, name, "eager", "hot") for name in dense]
@@ -32,10 +34,19 @@ def _points(session, tokens=32, rank=16):
 def test_every_implementation_is_right_in_every_dtype(tmp_path, kind, dtype):
     session = _session_of(tmp_path, kind=kind, dtype=dtype)
     checks = {point.variant: session.check(point) for point in _points(session)}
-    refused = {name for name, check in checks.items() if check.status == "refused"}
-    assert refused == set(checks) & {"triton", "gluon"}
-    assert "triton runs on a CUDA device; this problem is on cpu" in checks["triton"].reason
-    assert all(check.status == "ok" for name, check in checks.items() if name not in refused), checks
+    assert all(check.status == "ok" for check in checks.values()), checks
+
+
+def test_what_runs_nowhere_on_a_device_has_no_rows_there(tmp_path):
+    assert _session_of(tmp_path).describe()["thin"] == ["three", "two"]
+    assert thin_variants("linear", "cpu") == ["two"]
+
+
+@pytest.mark.parametrize("kind", ["linear", "bilinear"])
+def test_no_implementation_is_left_out_for_its_sizes(monkeypatch, kind):
+    """On "meta" nothing is refused for the device, so that only sizes and dtype could leave one out."""
+    monkeypatch.setattr(_persistent, "refuses_device", _persistent.refuses_device.__wrapped__)  # without its cache
+    assert thin_variants(kind, "meta") == [kernel.name for kernel in kernels.kernels_for(kind)]
 
 
 def test_a_product_as_given_and_its_heads_are_right(tmp_path):

@@ -62,8 +62,8 @@ def test_a_prefill_names_the_backends_that_refuse(causal):
 
 def test_a_sweep_starts_with_the_formula_and_keeps_the_fastest(monkeypatch):
     configs = sweep_configs(Sizes(8, 32, 8, 1, 16384, 64, 64), 132)
-    assert configs[0] == DecodeConfig(splits=8)
-    assert configs[1] == DecodeConfig(splits=8, overlap=False)
+    assert configs[0] == DecodeConfig(128, splits=4)
+    assert configs[1] == DecodeConfig(128, splits=4, overlap=False)
     assert len(configs) == 13  # the formula is one of the twelve
     monkeypatch.setattr("_attention_points.BLOCKS", (16,))
     monkeypatch.setattr("_attention_points.STAGES", (3,))

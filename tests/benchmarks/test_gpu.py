@@ -54,6 +54,11 @@ def test_with_a_cuda_device_nothing_stands_in_the_way(monkeypatch):
     assert _gpu.obstacle() == ""
 
 
+def test_a_record_does_not_say_where_it_was_written(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["benchmarks/dense.py", "/home/me/out/dense.json", "--seconds", "1"])
+    assert _gpu.command() == "benchmarks/dense.py dense.json --seconds 1"
+
+
 def test_cold_is_three_caches_and_at_least_180_mb():
     assert _gpu.cold_bytes(50_000_000) == 180_000_000
     assert _gpu.cold_bytes(63_000_000) == 189_000_000

@@ -169,8 +169,6 @@ def test_graph_mode_on_a_cpu_is_refused_in_words(folder):
     assert "refused (graph mode replays a CUDA graph; this is a CPU)" in result.stderr
 
 
-OWN = {"triton", "gluon"}  # refused on a CPU
-
 # Memory
 
 
@@ -181,9 +179,8 @@ def test_a_length_that_does_not_fit_is_marked_and_the_sweep_goes_on(folder, tmp_
     result = measure(folder, f"--shape 16x16 -o {tmp_path}/r.json", tmp_path / "s")
     report = Report.from_json((tmp_path / "r.json").read_text())
     assert result.exit_code == 0, result.output
-    rows = [row for row in report.rows if row.variant not in OWN]
-    assert {(row.tokens, row.status) for row in rows} == {(8, "ok"), (16, "does not fit")}
-    assert all("GiB are free" in row.reason for row in rows if row.tokens == 16)
+    assert {(row.tokens, row.status) for row in report.rows} == {(8, "ok"), (16, "does not fit")}
+    assert all("GiB are free" in row.reason for row in report.rows if row.tokens == 16)
     assert "4 does not fit (needs 0.00 GiB, 0.00 GiB are free)" in result.stderr
 
 
@@ -193,8 +190,8 @@ def test_an_input_too_large_to_make_costs_its_length_only(folder, tmp_path, monk
     result = measure(folder, f"--shape 16x16 --tokens 64,128 -o {tmp_path}/r.json", tmp_path / "s")
     report = Report.from_json((tmp_path / "r.json").read_text())
     assert result.exit_code == 0, result.output
-    assert {row.status for row in report.rows if row.tokens == 64 and row.variant not in OWN} == {"ok"}
-    assert {(row.status, row.reason) for row in report.rows if row.tokens == 128 and row.variant not in OWN} == {
+    assert {row.status for row in report.rows if row.tokens == 64} == {"ok"}
+    assert {(row.status, row.reason) for row in report.rows if row.tokens == 128} == {
         ("does not fit", "an input of 128 tokens did not fit when this run started")
     }
     assert {error.tokens for error in report.errors} == {64}

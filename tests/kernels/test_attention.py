@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kernels.attention_operands import Call, bool_mask, call, options
 from kernels.counting import Calls
@@ -18,8 +19,11 @@ from narrows.kernels import (
     DecodeConfig,
     attention_kernel,
     auto_attention,
+    prepare_sdpa,
 )
 from narrows.kernels._attention_config import SHARED_BYTES, decode_config, even_splits, padded
+from narrows.kernels._attention_mask import added_mask
+from narrows.kernels._attention_sdpa import readable
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 TORCH = [ATTENTION_MATH, ATTENTION_SDPA]
@@ -69,6 +73,90 @@ def test_a_row_that_sees_nothing_is_zero_as_torch_gives_it():
         result = wanted.run(kernel)
         assert not result[:, :, 1].any()
         assert result[:, :, 0].abs().min() > 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernel", TORCH, ids=lambda k: k.name)
+def test_a_row_of_the_least_number_is_no_row_that_sees_nothing(kernel, dtype):
+    """Such masks are common; added to every key, the least number changes nothing: all weights are alike."""
+    mask = torch.zeros(3, 8, dtype=dtype)
+    mask[1] = torch.finfo(dtype).min
+    mask[1, 6:] = -torch.inf
+    wanted = call(H=2, T=3, U=8, dtype=dtype, spread=1e-3, mask=mask)
+    wanted.v = wanted.v.abs()
+    mean = wanted.v[:, :, :6].double().mean(2)
+    assert (wanted.run(kernel)[:, :, 1] - mean).abs().max() <= 2.0**-6 * wanted.v.max()
+
+
+@pytest.mark.parametrize("kernel", TORCH, ids=lambda k: k.name)
+def test_a_hidden_key_has_no_weight_however_large_its_score(kernel):
+    q, k, v = torch.full((1, 1, 2, 4), 500.0), torch.full((1, 1, 3, 4), 500.0), torch.eye(3, 4)[None, None]
+    k[:, :, 0] = -500.0
+    for mask in (torch.tensor([True, False, False]), torch.tensor([0.0, -torch.inf, -torch.inf])):
+        assert torch.equal(kernel.run(q, k, v, scale=1.0, mask=mask), v[:, :, :1].expand(1, 1, 2, 4))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_an_added_mask_opens_the_rows_that_see_nothing_and_names_them(dtype):
+    seen = torch.tensor([[True, False], [False, False]])
+    for mask in (seen, torch.zeros(2, 2, dtype=dtype).masked_fill(~seen, -torch.inf)):
+        added, blind = added_mask(mask, dtype=dtype, keys=2, may_be_blind=True)
+        assert added.dtype == dtype
+        assert added[[0, 1, 1], [0, 0, 1]].tolist() == [0, 0, 0]
+        assert added[0, 1] == (-torch.inf if dtype == torch.float16 else torch.tensor(-2e38, dtype=dtype))
+        assert blind.tolist() == [[False], [True]]
+
+
+def test_an_added_mask_of_rows_is_written_out_for_the_keys():
+    added, blind = added_mask(torch.tensor([[True], [False]]), dtype=torch.bfloat16, keys=9, may_be_blind=True)
+    assert added.shape == (2, 9)
+    assert added.is_contiguous()
+    assert blind.tolist() == [[False], [True]]
+
+
+def test_causality_alone_hides_all_keys_only_where_rows_are_more():
+    for T, U, blind in ((3, 4, 0), (3, 3, 0), (4, 3, 1)):
+        q, k, v = call(T=T, U=U, dtype=torch.float16).tensors
+        call_ = prepare_sdpa(q, k, v, mask=None, causal=True, lengths=None)
+        assert (0 if call_.blind is None else int(call_.blind.sum())) == blind
+        assert call_.is_causal == (T == U)
+        assert call_.mask is None or call_.mask.dtype == torch.float16
+
+
+UNREADABLE = {
+    "an odd address": lambda: torch.randn(2 * 3 * 5 * 16 + 8, dtype=torch.float16)[1:481].view(2, 3, 5, 16),
+    "an odd row": lambda: torch.randn(2, 3, 5, 17, dtype=torch.float16)[..., :16],
+    "columns": lambda: torch.randn(2, 3, 16, 5, dtype=torch.float16).mT,
+    "one batch for all": lambda: torch.randn(1, 3, 5, 16, dtype=torch.float16).expand(2, 3, 5, 16),
+    "an odd stride that leads nowhere": lambda: torch.randn(80, dtype=torch.float16).as_strided(
+        (1, 1, 5, 16), (3, 0, 16, 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE)
+def test_what_a_fused_kernel_cannot_read_is_copied(make):
+    tensor = make()
+    copy = readable(tensor)
+    assert torch.equal(copy, tensor)
+    assert copy.data_ptr() != tensor.data_ptr()
+    assert copy.stride() == torch.empty(tensor.shape).stride()
+    assert readable(copy) is copy
+
+
+def test_where_only_shapes_are_traced_the_place_in_the_memory_counts():
+    with FakeTensorMode():
+        tensor = torch.empty(2, 3, 5, 16, dtype=torch.float16)
+        assert readable(tensor) is tensor
+        odd = tensor.flatten()[1:241].view(1, 3, 5, 16)
+        assert odd.storage_offset() == 1
+        assert readable(odd).storage_offset() == 0
+
+
+def test_what_a_fused_kernel_can_read_is_not_copied():
+    longer = torch.empty(2, 3, 9, 24, dtype=torch.float16)
+    for tensor in (longer, longer.transpose(1, 2), longer[:, :, 1:5, 8:], longer[..., :16], longer.float()[..., 4:20]):
+        assert readable(tensor) is tensor
 
 
 def test_the_last_query_sees_the_last_key():
@@ -155,9 +243,27 @@ def test_a_problem_sees_how_the_operands_lie():
     assert not AttentionProblem.of(q, k.mT.contiguous().mT, v).is_row_major
 
 
-def test_the_default_is_one_even_wave_on_an_h200():
-    assert decode_config(64, 16384, rank=64, width=64, itemsize=2, multiprocessors=132) == DecodeConfig(splits=8)
-    assert decode_config(64, 16384, rank=128, width=128, itemsize=2, multiprocessors=132) == DecodeConfig(splits=6)
+FASTEST = {
+    (128, 128): DecodeConfig(64, 4, stages=3),
+    (64, 128): DecodeConfig(64, 4, stages=3),
+    (64, 64): DecodeConfig(128, 4, stages=3),
+    (32, 128): DecodeConfig(64, 4, stages=3),
+    (32, 64): DecodeConfig(128, 4, stages=3),
+}
+
+
+@pytest.mark.parametrize("widths", FASTEST, ids=str)
+def test_the_default_is_what_was_fastest_on_an_h200(widths):
+    """Of 13 or 14 sizes each: batch 8, 32 and 8 heads, 16384 keys, bfloat16, in one graph of calls on cold caches."""
+    rank, width = widths
+    found = decode_config(64, 16384, rows=4, rank=rank, width=width, itemsize=2, multiprocessors=132)
+    assert found == FASTEST[widths]
+
+
+def test_many_rows_get_another_stage_instead_of_a_larger_block():
+    sizes = {"rank": 64, "width": 64, "itemsize": 2, "multiprocessors": 132}
+    assert decode_config(64, 16384, rows=16, **sizes) == DecodeConfig(128, 4, stages=3)
+    assert decode_config(64, 16384, rows=17, **sizes) == DecodeConfig(64, 4, stages=4)
 
 
 @given(pairs=st.integers(1, 3000), most=st.integers(1, 128), slots=st.integers(1, 600))
@@ -171,13 +277,15 @@ def test_splits_are_the_fewest_near_the_best(pairs, most, slots):
 
 
 @given(
-    pairs=st.integers(1, 999), keys=st.integers(1, 99999), rank=st.integers(1, 512), width=st.integers(1, 512)
+    pairs=st.integers(1, 999), keys=st.integers(1, 99999), rows=st.integers(1, 64), rank=st.integers(1, 512),
+    width=st.integers(1, 512),
 )  # fmt: skip
-def test_two_programs_or_more_fit_a_multiprocessor(pairs, keys, rank, width):
+def test_two_programs_or_more_fit_a_multiprocessor(pairs, keys, rows, rank, width):
     for itemsize in (2, 4):
         if max(rank, width) * itemsize > 1024:
             continue
-        found = decode_config(pairs, keys, rank=rank, width=width, itemsize=itemsize, multiprocessors=132)
+        sizes = {"rank": rank, "width": width, "itemsize": itemsize, "multiprocessors": 132}
+        found = decode_config(pairs, keys, rows=rows, **sizes)
         key_bytes = (padded(rank) + padded(width)) * itemsize
         assert (found.stages - 1) * found.block * key_bytes <= SHARED_BYTES // 2
         assert found.block >= 16

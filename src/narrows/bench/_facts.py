@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING
 
 from narrows import kernels
 from narrows._machine import available_bytes
+from narrows._values import Problem
 from narrows.bench._point import Check, cost_of
 
 if TYPE_CHECKING:
-    from narrows._values import Problem
+    from narrows._values import Kind
     from narrows.bench._point import Point
     from narrows.kernels import Kernel
 
 MEMORY_MARGIN = 1.15  # a backend's own workspace: measured peaks were up to 1.113 times the formula from 64 MiB on
+
+
+def thin_variants(kind: Kind, device: str) -> list[str]:
+    """Return the names of the implementations of a kind, without those that can run nothing on this device.
+
+    Those would be a refused row at every length and rank; `narrows doctor` says why they cannot run.
+    """
+    easiest = Problem(kind, tokens=8, in_features=16, out_features=16, dtype="float16", device=device)
+    return [kernel.name for kernel in kernels.kernels_for(kind) if not kernel.refuses(easiest)]
 
 
 def kernel_of(point: Point, problem: Problem) -> Kernel | None:

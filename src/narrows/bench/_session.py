@@ -19,7 +19,7 @@ from narrows._machine import machine
 from narrows._oracle import poisoned, worst
 from narrows._values import DTYPE_BYTES, Factors, WeightRecord
 from narrows.bench._accuracy import output_errors, sampled_rows
-from narrows.bench._facts import facts_of, kernel_of, shortage
+from narrows.bench._facts import facts_of, kernel_of, shortage, thin_variants
 from narrows.bench._gate import Gate
 from narrows.bench._material import input_hash, make_inputs, make_operands, weight_hash
 from narrows.bench._point import cost_of
@@ -60,7 +60,7 @@ class Session:
             "weights": [weight_hash(source, self.experiment) for source in self.experiment.weights],
             "input": input_hash(self.experiment),
             "dense": list(kernels.dense_associations(problem)),
-            "thin": [kernel.name for kernel in kernels.kernels_for(problem.kind)],
+            "thin": thin_variants(problem.kind, problem.device),
         }
 
     def prepare(self, index: int) -> tuple[WeightRecord, tuple[OutputError, ...]]:

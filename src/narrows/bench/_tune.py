@@ -93,7 +93,8 @@ def device_index(device: str) -> int:
             f"no CUDA device is here (torch {torch.__version__}): choices are tuned for NVIDIA GPUs only."
         )
     machine(device)
-    return torch.device(device).index or torch.cuda.current_device()
+    index: int | None = torch.device(device).index
+    return torch.cuda.current_device() if index is None else index
 
 
 def signatures(

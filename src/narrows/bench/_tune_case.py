@@ -91,7 +91,7 @@ class Case:
         ]
         made[0]()  # compiled before anything is captured
         calls: Sequence[Callable[[], torch.Tensor]] = made
-        if mode == "eager":
+        if mode == "eager" and self.dtype.itemsize == 2:  # public calls of other dtypes are not replayed
             calls = [self._again(call, factors, x, y) for call, (x, y, _) in zip(made, self._sets(), strict=True)]
         return make_timer(Ring(calls), mode=mode, device=self.device)
 

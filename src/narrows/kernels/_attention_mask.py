@@ -12,6 +12,11 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What a key that is not seen adds, and the least that a mask's own numbers count for. Both stay finite when a kernel
+# multiplies them by log2(e) in float32: a softmax in blocks that meets a block of -inf first can give NaN.
+UNSEEN = -2e38
+LOWEST = -1e38
+
 
 def merged_mask(
     mask: Tensor | None, *, causal: bool, lengths: Tensor | None, queries: int, keys: int, device: torch.device
@@ -30,6 +35,32 @@ def merged_mask(
     if seen is None:
         return mask
     return mask & seen if mask.dtype == torch.bool else torch.where(seen, mask, -torch.inf)
+
+
+def added_mask(mask: Tensor, *, dtype: torch.dtype, keys: int, may_be_blind: bool) -> tuple[Tensor, Tensor | None]:
+    """Return a mask that any fused kernel adds safely, and which rows see no key.
+
+    What such a row gives differs between torch's kernels (cuDNN: the mean of all values; others zeros or NaN), so
+    here it sees every key, finite in both directions, and its result must then be replaced by 0. A bool mask is
+    not left to torch, which adds -65504 for cuDNN: a larger score would still take part.
+
+    Args:
+        mask: broadcasts to (B, H, T, U); bool (True takes part) or added.
+        dtype: of q.
+        keys: U: the last dimension of the result, contiguous, as a kernel may read it by the vector.
+        may_be_blind: there can be rows that see no key; False: the second result is None.
+    """
+    seen = mask if mask.dtype == torch.bool else mask != -torch.inf
+    least = torch.finfo(dtype).min
+    unseen = UNSEEN if least < UNSEEN else -torch.inf
+    value = 0.0 if mask.dtype == torch.bool else mask.clamp(min=max(least, LOWEST))
+    if may_be_blind:
+        blind = ~seen.any(-1, keepdim=True)
+        other = torch.zeros_like(blind, dtype=dtype).masked_fill(~blind, unseen)
+    else:
+        blind, other = None, torch.full((), unseen, dtype=dtype, device=mask.device)
+    added = torch.where(seen, value, other)
+    return (added if added.shape[-1] == keys else added.expand(*added.shape[:-1], keys).contiguous()), blind
 
 
 def only_valid(cache: Tensor, lengths: Tensor | None) -> Tensor:

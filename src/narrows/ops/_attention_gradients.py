@@ -48,12 +48,12 @@ def _found(  # noqa: PLR0917 (the operation's own order)
     twice = torch.is_grad_enabled()
     with torch.enable_grad():
         leaves = [_leaf(tensor, twice) if need else tensor for tensor, need in zip(given, needs, strict=True)]
-        q, k, v, mask = leaves
-        if twice or needs[3]:
-            out = ATTENTION_MATH.run(q, k, v, scale=scale, mask=mask, causal=causal, lengths=lengths)
-        else:
-            out = prepare_sdpa(q, k, v, mask=mask, causal=causal, lengths=lengths, may_share=False).run(scale)
         wanted = [leaf for leaf, need in zip(leaves, needs, strict=True) if need]
+        q, k, v, mask = leaves
+        if not twice and not needs[3]:
+            call = prepare_sdpa(q, k, v, mask=mask, causal=causal, lengths=lengths, may_share=False)
+            return call.differentiate(scale, wanted, grad)
+        out = ATTENTION_MATH.run(q, k, v, scale=scale, mask=mask, causal=causal, lengths=lengths)
         return torch.autograd.grad(out, wanted, grad, create_graph=twice)
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from narrows.ops._bilinear_op import bilinear_op, run_bilinear
-from narrows.ops._checks import check_bilinear, check_factors
+from narrows.ops._checks import check_bilinear, check_factors, check_numbers
 from narrows.ops._library import AUTO
 from narrows.ops._ready import again, first, is_plain, layout
 
@@ -75,6 +75,7 @@ def bilinear_tensors(
     impl: str = AUTO,
 ) -> Tensor:
     """Return what `bilinear` returns, for factors given as two tensors."""
+    check_numbers(scale=scale, softcap=softcap)
     operands = (x, a, b) if y is None else (x, a, b, y)
     if mask is not None or not is_plain(*operands):
         check_bilinear(x, a, b, y, mask, softcap)

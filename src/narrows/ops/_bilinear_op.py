@@ -10,7 +10,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from narrows._values import Factors
 from narrows.kernels import BILINEAR_THREE, BILINEAR_TWO, Epilogue, kernel
-from narrows.ops._bilinear_choice import named_kernel, own_kernel
+from narrows.ops._bilinear_choice import named_kernel, own_kernel, prepare_capture
 from narrows.ops._bilinear_gradients import bilinear_gradients, keep_bilinear
 from narrows.ops._checks import bilinear_shape
 from narrows.ops._library import AUTO, Shape, projection_size, register
@@ -35,6 +35,7 @@ def run_bilinear(  # noqa: PLR0917 (of the schema)
     epilogue = Epilogue(scale, softcap, mask, causal)
     factors = Factors(a, b)
     own = own_kernel(impl, x, factors, y, epilogue)
+    prepare_capture(impl, x, factors, y, epilogue)
     if own is not None:
         chosen, config = own
         return chosen.run_with(config, x, factors, y, epilogue=epilogue)

@@ -102,6 +102,16 @@ def _check_bias(name: str, bias: Tensor, letter: str, size: int, a: Tensor, b: T
         raise ShapeError(f"{name} {_sizes(bias)} must be ({letter},) = ({size},) for factors {_pair(a, b)}.")
 
 
+def check_numbers(**numbers: object) -> None:
+    """Raise InputError for a tensor in the place of a number: its value would be read once, and its gradient lost."""
+    for name, number in numbers.items():
+        if isinstance(number, torch.Tensor):
+            raise InputError(
+                f"{name} is a Tensor of shape {_sizes(number)}: give a number, {name}=float(value); for a gradient "
+                "multiply x or the result."
+            )
+
+
 def check_bilinear(  # noqa: PLR0917 (those of the operation, in its order)
     x: Tensor, a: Tensor, b: Tensor, y: Tensor | None, mask: Tensor | None, softcap: float | None
 ) -> None:

@@ -80,10 +80,11 @@ def linear_tensors(
     if not is_plain(*operands):
         check_linear(x, a, b, bias, activation=activation, residual=residual, middle_bias=middle_bias)
         return linear_op(*operands, activation, impl)  # type: ignore[no-any-return]
-    key = ("linear", impl, activation, *map(layout, operands))
+    # a and b may lie in one block, their rows in turn.
+    key = ("linear", impl, activation, b.data_ptr() - a.data_ptr(), *map(layout, operands))
     given = [t for t in operands if t is not None]
     result = again(key, given)
     if result is not None:
         return result
     check_linear(x, a, b, bias, activation=activation, residual=residual, middle_bias=middle_bias)
-    return first(key, partial(run_linear, *operands, activation, impl), given)
+    return first(key, partial(run_linear, *operands, activation, impl), given, tied=(1, 2))

@@ -31,16 +31,26 @@ def is_plain(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether a call of these operands is nothing but its launches: nobody watches or transforms it."""
     if torch.compiler.is_compiling() or type(x) not in _PLAIN or not x.is_cuda or x.dtype not in _DTYPES:
         return False
-    c = torch._C  # noqa: SLF001
-    if c._len_torch_dispatch_stack() or c._len_torch_function_stack():  # noqa: SLF001
-        return False
-    if c._functorch.peek_interpreter_stack() is not None:  # noqa: SLF001
-        return False
-    if torch.autograd.forward_ad._current_level >= 0 or torch.is_autocast_enabled("cuda"):  # noqa: SLF001
+    if _is_watched() or torch._C._functorch.is_legacy_batchedtensor(x):  # noqa: SLF001
         return False
     if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in others)):
         return False
-    return not torch.cuda.is_current_stream_capturing() and all(t is None or type(t) in _PLAIN for t in others)
+    if x.is_neg() or any(t is not None and (type(t) not in _PLAIN or t.is_neg()) for t in others):
+        return False
+    return not torch.cuda.is_current_stream_capturing()
+
+
+def _is_watched() -> bool:
+    """Return whether a mode, a transform, autocast or a tracer is to see every operation."""
+    c = torch._C  # noqa: SLF001
+    return bool(
+        c._len_torch_dispatch_stack()  # noqa: SLF001
+        or c._len_torch_function_stack()  # noqa: SLF001
+        or c._functorch.peek_interpreter_stack() is not None  # noqa: SLF001
+        or c._get_tracing_state() is not None  # noqa: SLF001
+        or torch.autograd.forward_ad._current_level >= 0  # noqa: SLF001
+        or torch.is_autocast_enabled("cuda")
+    )
 
 
 def layout(tensor: Tensor | None) -> tuple[Any, ...] | None:

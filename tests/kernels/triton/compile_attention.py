@@ -27,7 +27,7 @@ def main():
 
 def compiled(R, F, dtype, rows):
     size = BYTES[dtype]
-    config = decode_config(64, 16384, rank=R, width=F, itemsize=size, multiprocessors=132)
+    config = decode_config(64, 16384, rows=rows, rank=R, width=F, itemsize=size, multiprocessors=132)
     align = lambda width: next(unit for unit in (16 // size, 4, 2, 1) if width % unit == 0)  # noqa: E731
     fixed = {
         "mask": None, "lengths": None, "RANK": R, "WIDTH": F, "K_ALIGN": align(R), "V_ALIGN": align(F),

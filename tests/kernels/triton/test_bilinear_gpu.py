@@ -14,6 +14,7 @@ from narrows.kernels._config import Config, Tiles
 from narrows.kernels.tuned import config as tuned_config
 from narrows.kernels.tuned._known import DEFAULTS
 from narrows.kernels.tuned._records import Tuning
+from narrows.ops import _bilinear_choice
 from narrows.testing import bilinear_bound, check_kernel, exact_operands
 
 pytestmark = pytest.mark.gpu
@@ -242,3 +243,21 @@ def test_shipped_sizes_give_a_right_result(name, entry):
     result = OWN_BILINEAR[name].run_with(entry.candidates[name].config, x, factors, y)
     rows = torch.arange(0, entry.tokens, max(1, entry.tokens // 64), device="cuda")
     assert_right(result[rows], finished(x[rows], factors.a, factors.b, x if y is None else y))
+
+
+def test_a_call_with_an_epilogue_is_captured_after_one_eager_call(monkeypatch):
+    """Although the sizes of a captured call, and so its code, may be others than those of the eager one."""
+    sizes = {"eager": CONFIGS["split"], "graph": Config(Tiles(32, 32, 32, split=2), Tiles(32, 64, 32))}
+    monkeypatch.setattr(_bilinear_choice, "config", lambda impl, signature: sizes[signature.mode])
+    generator = torch.Generator("cuda").manual_seed(3)
+    x = torch.randn(200, 256, generator=generator, device="cuda").bfloat16()
+    pair = torch.randn(16, 2, 256, generator=generator, device="cuda").bfloat16() / 16
+    arguments = {"scale": 0.5, "softcap": 3.0, "causal": True, "impl": "triton"}
+    factors = Factors(pair[:, 0], pair[:, 1])
+    expected = narrows.bilinear(x, factors, **arguments)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = narrows.bilinear(x, factors, **arguments)
+    graph.replay()
+    # Both sum in float32 and round once: one step of bfloat16 below the cap of 3 apart.
+    assert torch.allclose(out.float(), expected.float(), atol=2**-6)

@@ -210,3 +210,12 @@ def test_peak_memory_is_the_result_the_projection_and_its_parts():
     taken = torch.cuda.max_memory_allocated() - before
     parts = 4 * 1000 * 64 * 4
     assert y.numel() * 2 <= taken <= y.numel() * 2 + 1000 * 64 * 2 + parts + 3 * 512  # each rounded up to 512 bytes
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "gelu_tanh"])
+def test_an_activation_keeps_nan(activation):
+    x, factors = make(64, 128, dtype=torch.bfloat16), pair(32, 128, 64, torch.bfloat16)
+    x[3] = float("nan")
+    y = narrows.linear(x, factors, activation=activation, impl="triton")
+    assert bool(y[3].isnan().all())
+    assert not bool(y[:3].isnan().any())

@@ -85,7 +85,8 @@ def decode(
     (B, H, T, R), (G, U), F = q.shape, k.shape[1:3], v.shape[-1]
     if config is None:
         found = multiprocessors(q.device)
-        config = decode_config(B * G, U, rank=R, width=F, itemsize=q.element_size(), multiprocessors=found)
+        rows, size = T * H // G, q.element_size()
+        config = decode_config(B * G, U, rows=rows, rank=R, width=F, itemsize=size, multiprocessors=found)
     lengths = None if lengths is None else lengths.contiguous()
     k_unit, k_strides = row_strides(k)
     v_unit, v_strides = row_strides(v)

@@ -169,9 +169,16 @@ def _copies(plan: Plan, inputs: Inputs) -> Inputs:
     x, a, b, y, mask = inputs
     copies_x, copies_a, copies_b, copies_y, copies_mask = plan.copies
     if copies_x:
-        x = (x if plan.x_lead is None else x.expand(plan.x_lead)).contiguous()
+        x = _expanded(x, plan.x_lead, inputs.heads).contiguous()
     if y is not None and copies_y:
-        y = (y if plan.y_lead is None else y.expand(plan.y_lead)).contiguous()
+        y = _expanded(y, plan.y_lead, inputs.heads).contiguous()
     if mask is not None and copies_mask:
         mask = mask.expand(plan.shape).contiguous()
     return Inputs(x, a.contiguous() if copies_a else a, b.contiguous() if copies_b else b, y, mask)
+
+
+def _expanded(tensor: Tensor, lead: tuple[int, ...] | None, heads: int) -> Tensor:
+    """Return x or y with these leading dimensions, which leave out that of the heads; None: as it is."""
+    if lead is None:
+        return tensor
+    return (tensor.squeeze(-3) if heads > 1 and tensor.ndim > 2 else tensor).expand(lead)

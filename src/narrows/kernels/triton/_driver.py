@@ -49,8 +49,8 @@ class _Config(ctypes.Structure):
 
 @cache
 def _driver() -> Any:
-    """PyDLL keeps the interpreter lock: letting go of it costs more than the launch."""
-    return ctypes.PyDLL("libcuda.so.1")
+    """Return the driver; its calls let go of the interpreter lock, because a full queue of launches makes them wait."""
+    return ctypes.CDLL("libcuda.so.1")
 
 
 class Prepared:

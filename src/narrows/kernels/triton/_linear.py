@@ -173,8 +173,11 @@ class LinearTriton:
         plan, is_new = self._plan(form, config, operands, activation)
         results = _launch(plan, operands, out)
         if is_new and operands.x.is_cuda and signature.mode == "eager":
-            with suppress(ImplementationError):  # of sizes that fail their check: a captured call says so itself
-                self._run(form, tuned_config(self.name, signature._replace(mode="graph")), operands, activation)
+            # Sizes that fail their check, or do not fit: a captured call says so itself.
+            with suppress(ImplementationError, torch.OutOfMemoryError):
+                captured = tuned_config(self.name, signature._replace(mode="graph"))
+                if captured != config:
+                    self._run(form, captured, operands, activation)
         return results
 
     def _run(

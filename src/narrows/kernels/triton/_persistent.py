@@ -85,10 +85,10 @@ class BilinearPersistent:
         """Return why it cannot run this problem; empty when it can."""
         if reason := wrong_kind(self, problem):
             return reason
-        if problem.dtype not in {"bfloat16", "float16"}:
-            return f"gluon runs bfloat16 and float16; here dtype={problem.dtype}"
         if reason := unsupported(problem.dtype, problem.device) or refuses_device(problem.device):
             return reason
+        if problem.dtype not in {"bfloat16", "float16"}:
+            return f"gluon runs bfloat16 and float16; here dtype={problem.dtype}"
         if problem.heads > 1:
             return f"gluon computes one matrix of scores; here there are H={problem.heads} heads"
         for letter, size in (("T", problem.tokens), ("U", problem.columns)):

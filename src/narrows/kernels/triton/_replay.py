@@ -33,8 +33,8 @@ _HARMLESS = frozenset(
         *("unsqueeze", "squeeze.dim"),
     )
 )
-_lock = threading.Lock()
-_workspaces: dict[tuple[int, int], Tensor] = {}
+# By device and stream: its workspace, and who launches on it: no other thread's launches may come in between.
+_workspaces: dict[tuple[int, int], tuple[Tensor, threading.Lock]] = {}
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -75,20 +75,25 @@ class Replay:
                 else:
                     self._operands.setdefault(source, []).append((slot, offset))
         self._writes = sorted(self._operands.items())
-        self._stream = -1
+        self._stream = _UNBOUND
+        self._lock = threading.Lock()
 
     def __call__(self, *operands: Tensor) -> Tensor | None:
-        """Return the result, or None where an operand is not aligned, or the device not the current one."""
+        """Return the result; None where an operand is not aligned, the device not the current one, or memory full."""
         index = self._device.index
         addresses = [operand.data_ptr() for operand in operands]
         if torch._C._cuda_getDevice() != index or any(address % ALIGNMENT for address in addresses):  # noqa: SLF001
             return None
+        stream = current_stream(self._device)
+        found = _workspaces.get((index, stream)) or self._workspace(index, stream)
+        if found is None:
+            return None
         out = torch.empty(self._shape, dtype=self._dtype, device=self._device)
         addresses.append(out.data_ptr())
-        stream = current_stream(self._device)
-        with _lock:  # intermediates are shared: no other thread's launches may come between these
+        workspace, turn = found
+        with self._lock, turn:
             if stream != self._stream:
-                self._bind(index, stream)
+                self._bind(workspace, stream)
             for source, slots in self._writes:
                 address = addresses[source]
                 for slot, offset in slots:
@@ -97,11 +102,15 @@ class Replay:
                 launch()
         return out
 
-    def _bind(self, index: int, stream: int) -> None:
-        workspace = _workspaces.get((index, stream))
-        if workspace is None:
+    def _workspace(self, index: int, stream: int) -> tuple[Tensor, threading.Lock] | None:
+        try:
             workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=self._device)
-            _workspaces[index, stream] = workspace
+        except torch.OutOfMemoryError:
+            return None
+        return _workspaces.setdefault((index, stream), (workspace, threading.Lock()))
+
+    def _bind(self, workspace: Tensor, stream: int) -> None:
+        self._stream = _UNBOUND  # in case an interrupt ends this half way
         base = workspace.data_ptr()
         for slot, offset in self._inner:
             slot.value = base + offset
@@ -112,6 +121,7 @@ class Replay:
 
 _Place = tuple[int, int]  # operand (the result comes last) or _WORKSPACE, and bytes from its beginning
 _WORKSPACE = -1
+_UNBOUND = -1  # no stream has this handle
 
 
 def record(

@@ -33,6 +33,8 @@ def unsupported(dtype: str, device: str) -> str:
     """
     if dtype not in DTYPES:
         return f"triton runs {', '.join(DTYPES)}; here dtype={dtype}"
+    if torch.version.hip is not None:
+        return f"triton's kernels here are written for NVIDIA devices; this is torch for ROCm {torch.version.hip}"
     if find_triton() is None:
         return "triton is not installed"
     if is_interpreted():

@@ -107,7 +107,10 @@ def _usable(signature: Signature) -> str | None:
         return base
     if not _can_be_known(kernel, sizes, signature):
         return None
-    fault = _fault(kernel, sizes, signature)
+    try:
+        fault = _fault(kernel, sizes, signature)
+    except torch.OutOfMemoryError:
+        return None  # no verdict about the kernel, and no reason for a matmul to fail
     if fault:
         _warn_once(fault)
         return base

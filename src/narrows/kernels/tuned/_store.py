@@ -69,7 +69,7 @@ def read(path: Path, silicon: Silicon) -> Contents:
         FileError: not a store, or one of a newer version.
         ResourceError: it cannot be opened.
     """
-    if not path.exists():
+    if not _exists(path):
         return Contents()
     with _opened(path, writing=False) as db:
         if not _tables(db):  # another process makes it at this moment
@@ -80,7 +80,7 @@ def read(path: Path, silicon: Silicon) -> Contents:
     for row in rows:
         try:
             entries.append(_checked(*row))
-        except ValueError as fault:  # pydantic's and narrows' own
+        except (ValueError, TypeError) as fault:  # pydantic's and narrows' own; a flipped bit changes a type, too
             faults.append(f"row {row[1]}: {str(fault).splitlines()[0]}")
     return Contents(tuple(entries), tuple(faults))
 
@@ -102,7 +102,7 @@ def clear(path: Path) -> int:
     Raises:
         ResourceError: it cannot be written.
     """
-    if not path.exists():
+    if not _exists(path):
         return 0
     try:
         with _opened(path, writing=True) as db:
@@ -111,6 +111,13 @@ def clear(path: Path) -> int:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         return 0
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as fault:
+        raise ResourceError(f"{path} cannot be looked at: {fault.strerror}.") from fault
 
 
 def _row(silicon: Silicon, entry: Entry) -> tuple[str, str, str, str]:

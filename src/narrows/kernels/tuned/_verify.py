@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 # Tokens beyond whole tiles, by whether 16 divides the call's: Triton compiles the two apart.
 RAGGED = {True: 16, False: 17}
+# 400 tiles of 128 x 128 for the 132 programs of an H200; how many features there are is the projection's affair.
+PERSISTENT_TOKENS = 2560
+PERSISTENT_FEATURES = 64
 Kind = Literal["linear", "bilinear"]
 
 
@@ -119,6 +122,10 @@ def _sizes(config: Config, signature: Signature, granule: int) -> Iterator[Sizes
         config, signature: of the call.
         granule: that T and U must be multiples of.
     """
+    if granule > 1:  # a persistent kernel: several tiles for each program, so that its buffers come round again
+        many = PERSISTENT_TOKENS + (16 if _is_even(signature) else granule)
+        narrow = _small(min(signature.in_features, signature.out_features), PERSISTENT_FEATURES)
+        yield many, many, narrow, narrow
     tile = max(config.project.m, config.second.m, config.second.n)
     inner = config.project.k * config.project.split
     # The number of steps over D is compiled in; the interpreter is slow.
@@ -134,7 +141,7 @@ def _small(features: int, period: int) -> int:
     return min(features, 2 * period + features % period)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _exact(kind: Kind, sizes: Sizes, rank: int, dtype: torch.dtype, *, is_self: bool) -> Operands:
     T, U, D, E = sizes
     with torch.device("cpu"):  # a default device must not reach the generators

@@ -118,7 +118,10 @@ def attention_kernel(
             if MASK == "bool":
                 scores = tl.where(value != 0, scores, float("-inf"))
             else:
-                scores += value.to(tl.float32) * 1.4426950408889634
+                value = value.to(tl.float32)
+                # Largest negative numbers stay finite in base 2; not a maximum, which would drop NaN.
+                value = tl.where((value < -1e38) & (value != float("-inf")), -1e38, value)
+                scores += value * 1.4426950408889634
             mask_tile += BLOCK_N * mask_column
         seen = in_n[None, :]
         if IS_CAUSAL:

@@ -13,7 +13,7 @@ from narrows.kernels.triton.device.order import after
 def activate(value, KIND: tl.constexpr):
     """Return the activation of a float32 tile: "", "relu", "silu", "gelu" (exact) or "gelu_tanh"."""
     if KIND == "relu":
-        value = tl.maximum(value, 0.0)
+        value = tl.where(value < 0.0, 0.0, value)  # keeps NaN, which a maximum would not
     elif KIND == "silu":
         value = value * tl.sigmoid(value)
     elif KIND == "gelu":
