@@ -94,6 +94,8 @@ def test_the_persistent_kernel_is_not_tried_on_few_tokens(world):
     short, long = world.tuner().run([WANTED[0]._replace(tokens=tokens) for tokens in (256, 512)])
     assert "gluon" not in short.candidates
     assert "gluon" in long.candidates
+    (hosted,) = world.tuner().run([WANTED[0]._replace(tokens=512, mode="eager")])
+    assert "gluon" not in hosted.candidates
 
 
 def test_a_kernel_that_refuses_is_not_measured(world):
@@ -174,3 +176,11 @@ def test_without_a_gpu_it_says_so():
         narrows.tune(device="cpu")
     with pytest.raises(InputError, match="minutes=0 must be a finite number > 0"):
         narrows.tune(minutes=0)
+
+
+@pytest.mark.parametrize(("device", "index"), [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
+def test_a_device_that_is_named_is_the_one_that_is_tuned(device, index, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(_tune, "machine", lambda _: None)
+    assert _tune.device_index(device) == index

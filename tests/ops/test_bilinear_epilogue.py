@@ -142,3 +142,11 @@ def test_auto_asks_for_a_choice_only_where_own_kernels_could_run(monkeypatch):
     assert ask(OnDevice(4, 100, 64), OnDevice(4, 8, 64)) is None  # x differs by head
     assert ask(OnDevice(100, 64, dtype=torch.float64), OnDevice(8, 64, dtype=torch.float64)) is None
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["scale", "softcap"])
+def test_a_tensor_in_the_place_of_a_number_is_refused(name):
+    """Its value would be read once, and its gradient lost."""
+    x, factors = make(3, 12), Factors(make(1, 12), make(1, 12))
+    with pytest.raises(InputError, match=rf"{name} is a Tensor of shape \(\): give a number, {name}=float\(value\)"):
+        narrows.bilinear(x, factors, **{name: torch.tensor(2.0)})

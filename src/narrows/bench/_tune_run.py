@@ -94,7 +94,8 @@ class Tuner:
             device=str(self._device),
         )
         found = [kernel for kernel in kernels.kernels_for(problem.kind) if hasattr(kernel, "run_with")]
-        if signature.tokens < PERSISTENT_TOKENS:
+        # Its launches are not replayed: launched by the host, they cost more than they save.
+        if signature.tokens < PERSISTENT_TOKENS or signature.mode == "eager":
             found = [kernel for kernel in found if kernel.name != PERSISTENT]
         return [cast("OwnKernel", kernel) for kernel in found if not kernel.refuses(problem)]
 

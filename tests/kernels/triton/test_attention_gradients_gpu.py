@@ -88,6 +88,7 @@ def test_gradients_of_operands_in_other_layouts(layout):
     assert_gradients_are_right(wanted, torch.ones((), dtype=torch.bfloat16, device="cuda").expand(2, 8, 128, 64))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # torch's own import
 def test_a_compiled_backward_pass_is_the_eager_one():
     torch._dynamo.reset()
     wanted = call(2, 8, 2, 40, 300, 64, 128, dtype=torch.bfloat16, device="cuda", spread=1.0)

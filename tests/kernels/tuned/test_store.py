@@ -202,3 +202,21 @@ def test_a_broken_store_is_one_warning_and_the_shipped_choices(device):
     ) as seen:
         assert [k.origin for k in _known.known(0)] == ["shipped"]
     assert len(seen) == 1
+
+
+def test_a_folder_that_may_not_be_looked_into_is_said_and_calls_go_on_with_the_shipped_choices(device, monkeypatch):
+    def forbidden(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "exists", forbidden)
+    with pytest.raises(ResourceError, match="tuned.sqlite cannot be looked at: Permission denied"):
+        _store.read(Path("/root/tuned.sqlite"), SILICON)
+
+
+def test_a_value_that_changed_its_type_is_refused_with_its_row(path):
+    _store.write(path, SILICON, [entry(), entry(tokens=128)])
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE choices SET entry = CAST(entry AS BLOB) WHERE signature LIKE '%T=128 %'")
+    found = _store.read(path, SILICON)
+    assert [e.tokens for e in found.entries] == [64]
+    assert "T=128" in found.faults[0]

@@ -196,7 +196,7 @@ class LinearTriton:
         """Return the plan for these layouts, and whether this is their first call."""
         x = operands.x
         precision = matmul_precision(x.dtype) if x.dtype == torch.float32 else ""
-        key = (form, id(config), x.dtype, x.device, activation, precision, *operands.layouts())
+        key = (form, config, x.dtype, x.device, activation, precision, *operands.layouts())
         plan = self._plans.get(key)
         if plan is not None:
             return plan, False

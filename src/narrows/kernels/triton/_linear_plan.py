@@ -33,7 +33,6 @@ class Plan:
 
     Attributes:
         form: "linear", one pair of factors; "gated", two for one result; "group", each its own result.
-        config: kept, so that its identity in a key stays its own.
         shapes: of the results.
         tokens: T, leading dimensions included.
         is_copied: operands must be copied first (`LinearOperands.flat`).
@@ -47,7 +46,6 @@ class Plan:
     """
 
     form: Form
-    config: Config
     shapes: list[tuple[int, ...]]
     tokens: int
     is_copied: bool
@@ -109,7 +107,6 @@ def make_plan(form: Form, config: Config, operands: LinearOperands, activation: 
     expands = layout.expands(form) if T else ()
     return Plan(
         form=form,
-        config=config,
         shapes=shapes[:1] if form == "gated" else shapes,
         tokens=T,
         is_copied=not is_same_memory(operands, flat),
