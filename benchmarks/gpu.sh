@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Question: is everything right on this NVIDIA GPU, and how fast is it? The tests marked gpu first, and only if all
-# pass, the benchmarks: each writes JSON with its machine into RESULTS. About 8 minutes on an H200. `make gpu` runs it.
+# pass, the benchmarks: each writes JSON with its machine into RESULTS, in one to three minutes. `make gpu` runs it.
 #
 # Runs from the source tree and needs no registry. Variables:
 #   PYTHON   the interpreter (python3)                RESULTS  where records go (benchmarks/results)
@@ -13,7 +13,7 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}"
-known="tests chain linear attention backward scores sweep"
+known="tests chain linear attention backward scores fp8 sweep"
 parts="${PARTS:-$known}"
 python="${PYTHON:-python3}"
 results="${RESULTS:-benchmarks/results}"
@@ -78,6 +78,7 @@ script linear --minutes 1.2
 script attention
 script backward
 script scores --seconds 40 --output
+script fp8
 if is_asked sweep; then part sweep sweep; fi
 
 printf '\n'

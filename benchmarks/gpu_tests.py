@@ -5,6 +5,8 @@ python benchmarks/gpu_tests.py build/tests.json
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).parents[1]
+MOST_WORKERS = 8  # each holds a CUDA context
 
 
 class Counter:
@@ -41,6 +44,15 @@ def verdict(status: int, counts: dict[str, int]) -> str:
     return "" if counts["passed"] else "not one GPU test ran"
 
 
+def in_parallel(workers: int) -> list[str]:
+    """Return pytest's arguments for several processes, where pytest-xdist is there: most of the time is compiling."""
+    if workers < 2 or importlib.util.find_spec("xdist") is None:
+        return []
+    # pytest-benchmark, where it is installed, warns that it cannot run beside xdist, and warnings are errors here.
+    quiet = ["-p", "no:benchmark"] if importlib.util.find_spec("pytest_benchmark") else []
+    return ["-n", str(workers), *quiet]
+
+
 def main() -> int:
     """Run the tests marked gpu, record, return 1 unless at least one ran and all passed."""
     require_gpu((*PACKAGES, *TEST_PACKAGES))
@@ -48,7 +60,9 @@ def main() -> int:
 
     output, *rest = sys.argv[1:]
     counter, began = Counter(), time.perf_counter()
-    status = int(pytest.main(["-m", "gpu", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), *rest], [counter]))
+    fixed = ["-m", "gpu", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)) // 2)
+    status = int(pytest.main([*fixed, *in_parallel(workers), *rest], [counter]))
     why = verdict(status, counter.counts)
     found = {"tests": counter.counts, "failed": counter.failed, "passed": not why}
     save(output, opening((__doc__ or "").splitlines()[0]) | found | closing(began))

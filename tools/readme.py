@@ -1,4 +1,4 @@
-"""Remake the measured parts of README.md from recorded data: a table and a terminal transcript.
+"""Remake the measured parts of README.md from recorded data: a table, what a GPU reached, a terminal transcript.
 
 python tools/readme.py           write README.md
 python tools/readme.py --check   exit 1 when README.md differs from what would be written
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from readme_gpu import section
 from reference import write_or_check
 
 from narrows import Report
@@ -37,6 +38,7 @@ UNRECORDED = f"""No run is recorded in this checkout. `make bench` measures one;
 def readme(text: str, root: Path = ROOT) -> str:
     """Return the README with its measured parts made from the recorded report under `root`."""
     path = root / RECORDED
+    text = between(text, "h200", section(path.parent))
     if not path.exists():
         return between(between(text, "table", UNRECORDED), "transcript", UNRECORDED)
     report = Report.from_json(path.read_bytes(), source=str(RECORDED))

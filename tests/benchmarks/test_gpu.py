@@ -151,3 +151,14 @@ def test_a_small_linear_chain_is_measured_with_hot_and_cold_factors():
         rows = [r for f in ("hot", "cold") for r in linear.measure(4, 512, f, asked, setting, end=0.0)]
     assert {row["status"] for row in rows} <= {"ok", "refused"}
     assert linear.report(rows)
+
+
+def test_gpu_tests_run_in_several_processes_where_xdist_is(monkeypatch):
+    found = {"xdist": object(), "pytest_benchmark": object()}
+    monkeypatch.setattr(gpu_tests.importlib.util, "find_spec", found.get)
+    assert gpu_tests.in_parallel(8) == ["-n", "8", "-p", "no:benchmark"]
+    assert gpu_tests.in_parallel(1) == []
+    found.pop("pytest_benchmark")
+    assert gpu_tests.in_parallel(4) == ["-n", "4"]
+    found.clear()
+    assert gpu_tests.in_parallel(8) == []

@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-ALL = ["_gpu", "gpu_tests", "chain", "linear", "attention", "backward", "scores", "narrows measure"]
+ALL = ["_gpu", "gpu_tests", "chain", "linear", "attention", "backward", "scores", "fp8", "narrows measure"]
 
 
 def run(command: list[str], root: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -100,7 +100,7 @@ def test_parts_choose_what_runs(root: Path, interpreter: Path) -> None:
 def test_an_unknown_part_is_named_before_anything_runs(root: Path, interpreter: Path) -> None:
     result, calls = gpu(root, interpreter, PARTS="chain chian")
     assert (result.returncode, calls) == (2, [])
-    assert "PARTS names chian; the parts are: tests chain linear attention backward scores sweep." in result.stderr
+    assert "PARTS names chian; the parts are: tests chain linear attention backward scores fp8 sweep." in result.stderr
 
 
 def test_a_missing_package_ends_it_with_3_before_anything_runs(root: Path, interpreter: Path) -> None:
