@@ -31,11 +31,13 @@ def is_plain(x: Tensor, *others: Tensor | None) -> bool:
     """Return whether a call of these operands is nothing but its launches: nobody watches or transforms it."""
     if torch.compiler.is_compiling() or type(x) not in _PLAIN or not x.is_cuda or x.dtype not in _DTYPES:
         return False
+    if any(t is not None and type(t) not in _PLAIN for t in others):
+        return False  # what is no tensor is refused where operands are checked
     if _is_watched() or torch._C._functorch.is_legacy_batchedtensor(x):  # noqa: SLF001
         return False
     if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in others)):
         return False
-    if x.is_neg() or any(t is not None and (type(t) not in _PLAIN or t.is_neg()) for t in others):
+    if x.is_neg() or any(t is not None and t.is_neg() for t in others):
         return False
     return not torch.cuda.is_current_stream_capturing()
 
