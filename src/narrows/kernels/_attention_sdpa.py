@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from narrows.kernels._attention_problem import AttentionProblem
 
-# On one H200 (32 heads, 4096 rows, bfloat16, widths 128) cuDNN took 412 us, flash 780 us, the
-# memory-efficient one 1605 us. Each is asked whether it takes a call; asking launches nothing.
+# On one H200 (32 heads, 4096 rows, bfloat16, widths 128) cuDNN took 406 us, flash 795 us, the
+# memory-efficient one 1640 us (benchmarks/results/attention-h200.json). Each is asked whether it takes a call; asking
+# launches nothing.
 CUDNN = SDPBackend.CUDNN_ATTENTION
 FUSED: dict[SDPBackend, Callable[[Any], bool]] = {
     CUDNN: can_use_cudnn_attention,

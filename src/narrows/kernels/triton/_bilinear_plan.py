@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from narrows.kernels._config import Config
     from narrows.kernels._epilogue import Epilogue
 
-# Tiles of the scores in a column of tiles that neighbouring programs take in turn: row by row, one 128x128 or
-# 64x128 tile after the other, wrote fastest on an H200.
+# Tiles of the scores in a column of tiles that neighbouring programs take in turn: 1 writes row by row.
 GROUP = 1
 MOST_BATCHES = 65535  # of one axis of a CUDA grid
 
