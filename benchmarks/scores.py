@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from dataclasses import asdict, replace
 from itertools import cycle
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from _gpu import closing, opening, require_gpu, save
 from narrows.kernels._config import Config, Tiles
 from narrows.kernels.triton._persistent import BilinearPersistent, PersistentConfig, launch_scores, persistent_config
 
@@ -75,31 +74,18 @@ VARIANTS: dict[str, PersistentConfig] = {
 def main() -> int:
     """Check and time every variant, print, record; 1 when one was wrong or could not run."""
     arguments = parse()
-    if not torch.cuda.is_available():
-        print("no CUDA device: this measures GPU kernels", file=sys.stderr)
-        return 3
+    require_gpu()
     torch.manual_seed(arguments.seed)
     began = time.perf_counter()
     compile_all(arguments.ranks, arguments.only)
     print(f"compiled in {time.perf_counter() - began:.1f} s")
     rows = [row for rank in arguments.ranks for row in rank_rows(rank, arguments.only, began + arguments.seconds)]
     chains = [chain_row(tokens, rank) for rank in arguments.ranks for tokens in (4096, 8192)]
-    record = {
-        "question": (__doc__ or "").splitlines()[0],
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "seed": arguments.seed,
-        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "seconds": round(time.perf_counter() - began, 1),
-        "rows": rows,
-        "chains": chains,
-    }
+    record = opening((__doc__ or "").splitlines()[0]) | {"seed": arguments.seed, "rows": rows, "chains": chains}
     for chain in chains:
         print(chain)
-    print(f"{record['seconds']} s")
-    if arguments.output != "-":
-        Path(arguments.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.output).write_text(json.dumps(record, indent=1) + "\n")
+    print(f"{time.perf_counter() - began:.1f} s")
+    save(arguments.output, record | closing(began))
     return int(any(row["wrong"] for row in rows))
 
 
