@@ -5,15 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch.compiler import is_compiling
+
+from narrows._values import Factors
+from narrows.kernels import Epilogue
+from narrows.ops._bilinear_choice import own_kernel
 from narrows.ops._bilinear_op import bilinear_op, run_bilinear
 from narrows.ops._checks import check_bilinear, check_factors, check_numbers
+from narrows.ops._direct import direct_bilinear
 from narrows.ops._library import AUTO
-from narrows.ops._ready import again, first, is_plain, layout
+from narrows.ops._ready import again, first, is_plain, recorded
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable, Sequence
 
-    from narrows._values import Factors
+    from torch import Tensor
 
 
 def bilinear(
@@ -57,9 +63,7 @@ def bilinear(
         ImplementationError: the named implementation does not exist or cannot run this.
     """
     check_factors(factors)
-    return bilinear_tensors(
-        x, factors.a, factors.b, y, scale=scale, softcap=softcap, mask=mask, causal=causal, impl=impl
-    )
+    return _run(x, factors.a, factors.b, y, scale, softcap, mask, causal, impl)
 
 
 def bilinear_tensors(
@@ -75,17 +79,41 @@ def bilinear_tensors(
     impl: str = AUTO,
 ) -> Tensor:
     """Return what `bilinear` returns, for factors given as two tensors."""
-    check_numbers(scale=scale, softcap=softcap)
-    operands = (x, a, b) if y is None else (x, a, b, y)
-    if mask is not None or not is_plain(*operands):
-        check_bilinear(x, a, b, y, mask, softcap)
-        return bilinear_op(x, a, b, y, scale, softcap, mask, causal, impl)  # type: ignore[no-any-return]
-    # The distance tells whether the rows of a and b alternate in memory.
-    distance = b.data_ptr() - a.data_ptr()
-    key = ("bilinear", impl, scale, softcap, causal, distance, *map(layout, operands))
-    result = again(key, operands)
-    if result is not None:
+    return _run(x, a, b, y, scale, softcap, mask, causal, impl)
+
+
+def _run(  # noqa: PLR0917 (each name costs time)
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    y: Tensor | None,
+    scale: float | None,
+    softcap: float | None,
+    mask: Tensor | None,
+    causal: bool,
+    impl: str,
+) -> Tensor:
+    if y is None and mask is None:
+        given: tuple[Tensor, ...] = (x, a, b)
+    else:
+        given = tuple(t for t in (x, a, b, y, mask) if t is not None)
+    call = ("bilinear", impl, scale, softcap, causal, y is None, mask is None)
+    if not is_compiling() and (result := again(call, given)) is not None:
         return result
+    check_numbers(scale=scale, softcap=softcap)
     check_bilinear(x, a, b, y, mask, softcap)
-    call = partial(run_bilinear, x, a, b, y, scale, softcap, mask, causal, impl)
-    return first(key, call, operands, tied=(1, 2))
+    if not is_plain(*given):
+        return bilinear_op(x, a, b, y, scale, softcap, mask, causal, impl)  # type: ignore[no-any-return]
+    run = partial(run_bilinear, x, a, b, y, scale, softcap, mask, causal, impl)
+    prepare = partial(_prepare, given, y, Epilogue(scale, softcap, mask, causal), impl)
+    return first(call, given, run, prepare)
+
+
+def _prepare(
+    given: Sequence[Tensor], y: Tensor | None, epilogue: Epilogue, impl: str, run: Callable[[], Tensor]
+) -> tuple[Tensor, Callable[..., Tensor | None] | None]:
+    """Return the result of `run`, and what makes it again."""
+    x, a, b, *_ = given
+    if own_kernel(impl, x, Factors(a, b), y, epilogue) is None:
+        return run(), direct_bilinear(x, a, b, y, epilogue=epilogue, impl=impl)
+    return recorded(run, given)

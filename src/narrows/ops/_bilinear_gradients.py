@@ -60,7 +60,8 @@ def bilinear_gradients(ctx: Any, grad: Tensor) -> Gradients:
 def uses_own_backward(grad: Tensor, p: Tensor, q: Tensor) -> bool:  # noqa: ARG001 (what a measured choice reads)
     """Return whether `score_gradients` computes dP and dQ: where it was measured faster than two matmuls.
 
-    Nowhere, so far. It cannot be differentiated and launches on real memory, so it must not be
+    Nowhere: on an H200 it was slower than two matmuls at nine of ten points, up to 3 times (benchmarks/backward.py).
+    It cannot be differentiated and launches on real memory, so it must not be
     chosen while gradients are recorded (a second derivative) or while a compiler traces.
     """
     return False

@@ -5,12 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from torch.compiler import is_compiling
+
+from narrows.kernels import LINEAR_TWO
 from narrows.ops._checks import check_factors, check_linear
+from narrows.ops._direct import direct_linear
 from narrows.ops._library import AUTO
+from narrows.ops._linear_choice import linear_kernel
 from narrows.ops._linear_op import linear_op, run_linear
-from narrows.ops._ready import again, first, is_plain, layout
+from narrows.ops._ready import again, first, is_plain, recorded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor
 
     from narrows._values import Factors
@@ -52,16 +59,7 @@ def linear(
         ImplementationError: the named implementation does not exist or cannot run this.
     """
     check_factors(factors)
-    return linear_tensors(
-        x,
-        factors.a,
-        factors.b,
-        bias,
-        activation=activation,
-        residual=residual,
-        middle_bias=middle_bias,
-        impl=impl,
-    )
+    return _run(x, factors.a, factors.b, bias, middle_bias, residual, activation, impl)
 
 
 def linear_tensors(
@@ -76,15 +74,41 @@ def linear_tensors(
     impl: str = AUTO,
 ) -> Tensor:
     """Return what `linear` returns, for factors given as two tensors."""
+    return _run(x, a, b, bias, middle_bias, residual, activation, impl)
+
+
+def _run(  # noqa: PLR0917 (each name costs time)
+    x: Tensor,
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    middle_bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str | None,
+    impl: str,
+) -> Tensor:
     operands = (x, a, b, bias, middle_bias, residual)
-    if not is_plain(*operands):
-        check_linear(x, a, b, bias, activation=activation, residual=residual, middle_bias=middle_bias)
-        return linear_op(*operands, activation, impl)  # type: ignore[no-any-return]
-    # a and b may lie in one block, their rows in turn.
-    key = ("linear", impl, activation, b.data_ptr() - a.data_ptr(), *map(layout, operands))
-    given = [t for t in operands if t is not None]
-    result = again(key, given)
-    if result is not None:
+    if bias is None and middle_bias is None and residual is None:
+        given: tuple[Tensor, ...] = (x, a, b)
+    else:
+        given = tuple(t for t in operands if t is not None)
+    call = ("linear", impl, activation, bias is None, middle_bias is None, residual is None)
+    if not is_compiling() and (result := again(call, given)) is not None:
         return result
     check_linear(x, a, b, bias, activation=activation, residual=residual, middle_bias=middle_bias)
-    return first(key, partial(run_linear, *operands, activation, impl), given, tied=(1, 2))
+    if not is_plain(*given):
+        return linear_op(*operands, activation, impl)  # type: ignore[no-any-return]
+    parts = {"bias": bias, "middle_bias": middle_bias, "residual": residual}
+    names = [name for name, part in parts.items() if part is not None]
+    run = partial(run_linear, *operands, activation, impl)
+    return first(call, given, run, partial(_prepare, given, names, activation, impl))
+
+
+def _prepare(
+    given: Sequence[Tensor], names: Sequence[str], activation: str | None, impl: str, run: Callable[[], Tensor]
+) -> tuple[Tensor, Callable[..., Tensor | None] | None]:
+    """Return the result of `run`, and what makes it again."""
+    x, a, b, *_ = given
+    if linear_kernel(impl, x, (a,), (b,)) is LINEAR_TWO:
+        return run(), direct_linear(x, a, names, activation)
+    return recorded(run, given)

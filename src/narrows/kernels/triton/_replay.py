@@ -8,13 +8,15 @@ it share in turn, and only the result is allocated.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch._C._dynamo import guards
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from narrows.kernels.triton._launch import ALIGNMENT, Launch, current_stream, recording
+from narrows.kernels.triton._launch import ALIGNMENT, Launch, recording
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,16 +52,39 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
+class _Tie(NamedTuple):
+    """How far apart two operands lie.
+
+    Attributes:
+        left, right: which operands.
+        least, most: distances in bytes within which they overlap or touch.
+        distance: that of the recorded call; None: beyond these.
+    """
+
+    left: int
+    right: int
+    least: int
+    most: int
+    distance: int | None
+
+
 class Replay:
     """The launches of one call, ready for other operands.
 
     Args:
         steps: each launch, and for each of its tensors where its address comes from.
-        result: of the recorded call; later ones get new memory of its shape.
+        result: of the recorded call; later ones get new memory of its layout.
+        tie: how far apart two operands must lie; None: anywhere.
     """
 
-    def __init__(self, steps: Sequence[tuple[Launch, Sequence[_Place | None]]], result: Tensor) -> None:
-        self._shape, self._dtype, self._device = result.shape, result.dtype, result.device
+    def __init__(
+        self, steps: Sequence[tuple[Launch, Sequence[_Place | None]]], result: Tensor, tie: _Tie | None = None
+    ) -> None:
+        # What the code that torch.compile generates takes memory with, on the current device: 0.5 us where torch.empty
+        # takes 1.6 (one core of a 2-core EPYC, CPU memory).
+        empty = guards._empty_strided_cuda if result.is_cuda else guards._empty_strided_cpu  # type: ignore[attr-defined]  # noqa: SLF001
+        self._empty: Callable[[], Tensor] = partial(empty, tuple(result.shape), result.stride(), result.dtype)
+        self._device, self._index, self._tie = result.device, result.device.index or 0, tie
         self._launches = []
         self._operands: dict[int, list[tuple[Any, int]]] = {}
         self._inner: list[tuple[Any, int]] = []
@@ -76,48 +101,62 @@ class Replay:
                 else:
                     self._operands.setdefault(source, []).append((slot, offset))
         self._writes = sorted(self._operands.items())
-        self._stream = _UNBOUND
+        self._stream, self._turn = _UNBOUND, threading.Lock()
         self._lock = threading.Lock()
 
     def __call__(self, *operands: Tensor) -> Tensor | None:
-        """Return the result; None where an operand is not aligned, the device not the current one, or memory full."""
-        index = self._device.index
+        """Return the result.
+
+        None where an operand is not aligned, tied operands lie otherwise than they did, the device is not the current
+        one, or memory is full.
+        """
         addresses = [operand.data_ptr() for operand in operands]
-        if torch._C._cuda_getDevice() != index or any(address % ALIGNMENT for address in addresses):  # noqa: SLF001
+        bits = 0
+        for address in addresses:
+            bits |= address
+        if bits % ALIGNMENT or torch._C._cuda_getDevice() != self._index:  # noqa: SLF001
             return None
-        stream = current_stream(self._device)
-        found = _workspaces.get((index, stream)) or self._workspace(index, stream)
-        if found is None:
-            return None
-        out = torch.empty(self._shape, dtype=self._dtype, device=self._device)
+        if self._tie is not None:
+            left, right, least, most, wanted = self._tie
+            distance = addresses[right] - addresses[left]
+            if (distance if least <= distance <= most else None) != wanted:
+                return None
+        stream = torch._C._cuda_getCurrentRawStream(self._index)  # noqa: SLF001
+        out = self._empty()
         addresses.append(out.data_ptr())
-        workspace, turn = found
-        with self._lock, turn:
-            if stream != self._stream:
-                self._bind(workspace, stream)
-            for source, slots in self._writes:
-                address = addresses[source]
-                for slot, offset in slots:
-                    slot.value = address + offset
-            for launch in self._launches:
-                launch()
+        with self._lock:
+            if stream != self._stream and not self._bind(stream):
+                return None
+            with self._turn:
+                for source, slots in self._writes:
+                    address = addresses[source]
+                    for slot, offset in slots:
+                        slot.value = address + offset
+                for launch in self._launches:
+                    launch()
         return out
 
-    def _workspace(self, index: int, stream: int) -> tuple[Tensor, threading.Lock] | None:
-        try:
-            workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=self._device)
-        except torch.OutOfMemoryError:
-            return None
-        return _workspaces.setdefault((index, stream), (workspace, threading.Lock()))
-
-    def _bind(self, workspace: Tensor, stream: int) -> None:
+    def _bind(self, stream: int) -> bool:
+        """Write what is the stream's own into the launches; False where there is no memory for its workspace."""
+        found = _workspaces.get((self._index, stream)) or self._workspace(stream)
+        if found is None:
+            return False
         self._stream = _UNBOUND  # in case an interrupt ends this half way
+        workspace, self._turn = found
         base = workspace.data_ptr()
         for slot, offset in self._inner:
             slot.value = base + offset
         for launch in self._launches:
             launch.config.stream = stream
         self._stream = stream
+        return True
+
+    def _workspace(self, stream: int) -> tuple[Tensor, threading.Lock] | None:
+        try:
+            workspace = torch.empty(WORKSPACE_BYTES, dtype=torch.uint8, device=self._device)
+        except torch.OutOfMemoryError:
+            return None
+        return _workspaces.setdefault((self._index, stream), (workspace, threading.Lock()))
 
 
 _Place = tuple[int, int]  # operand (the result comes last) or _WORKSPACE, and bytes from its beginning
@@ -136,7 +175,7 @@ def record(
     Args:
         call: runs the operation on these operands.
         operands: what the launches read; a later replay gets others of the same layout, in this order.
-        tied: two operands that may overlap, because later ones lie equally far apart.
+        tied: two operands that may overlap: later ones must then lie equally far apart, and else not overlap either.
     """
     watch = _Watch()
     with recording() as launches, watch:
@@ -146,7 +185,8 @@ def record(
     if not (known and len(known) == len(launches) and watch.is_harmless) or places.overlap(tied):
         return result, None
     steps = [(launch, [places.of(tensor) for tensor in tensors]) for launch, tensors in known]
-    return result, Replay(steps, result) if places.num_bytes <= WORKSPACE_BYTES else None
+    tie = None if tied is None else places.tie(*tied)
+    return result, Replay(steps, result, tie) if places.num_bytes <= WORKSPACE_BYTES else None
 
 
 class _Places:
@@ -161,6 +201,12 @@ class _Places:
         """Return whether two operands share addresses, other than those tied together."""
         pairs = combinations(range(len(self._ranges)), 2)
         return any(pair != tied and self._meet(*pair) for pair in pairs)
+
+    def tie(self, left: int, right: int) -> _Tie:
+        """Return how far apart two operands lie."""
+        (first, end), (other, other_end) = self._ranges[left], self._ranges[right]
+        least, most, distance = other - other_end, end - first, other - first
+        return _Tie(left, right, least, most, distance if least <= distance <= most else None)
 
     def _meet(self, left: int, right: int) -> bool:
         (first, end), (other, other_end) = self._ranges[left], self._ranges[right]
