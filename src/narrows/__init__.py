@@ -14,13 +14,21 @@ if TYPE_CHECKING:
     from narrows._values import Budget as Budget
     from narrows._values import Experiment as Experiment
     from narrows._values import Factors as Factors
+    from narrows._values import ModelBudget as ModelBudget
+    from narrows._values import ModelPlan as ModelPlan
     from narrows._values import Plan as Plan
     from narrows._values import Problem as Problem
     from narrows._values import Report as Report
     from narrows._values import WeightSource as WeightSource
+    from narrows._values import Workload as Workload
     from narrows.bench import measure as measure
     from narrows.bench import tune as tune
     from narrows.decompose import factorize as factorize
+    from narrows.models import Recipe as Recipe
+    from narrows.models import check as check
+    from narrows.models import compress_ as compress_
+    from narrows.models import load as load
+    from narrows.models import save as save
     from narrows.nn import LowRankBilinear as LowRankBilinear
     from narrows.nn import LowRankLinear as LowRankLinear
     from narrows.ops import attend as attend
@@ -39,10 +47,18 @@ _HOME = {
     "Budget": "_values",
     "Experiment": "_values",
     "Factors": "_values",
+    "ModelBudget": "_values",
+    "ModelPlan": "_values",
     "Plan": "_values",
     "Problem": "_values",
     "Report": "_values",
     "WeightSource": "_values",
+    "Workload": "_values",
+    "Recipe": "models",
+    "check": "models",
+    "compress_": "models",
+    "load": "models",
+    "save": "models",
     "LowRankBilinear": "nn",
     "LowRankLinear": "nn",
     "attend": "ops",

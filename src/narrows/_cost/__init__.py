@@ -7,3 +7,6 @@ from narrows._cost._chain import Cost as Cost
 from narrows._cost._chain import dense_cost as dense_cost
 from narrows._cost._chain import thin_cost as thin_cost
 from narrows._cost._limit import limit_ns as limit_ns
+from narrows._cost._model import ModelEstimate as ModelEstimate
+from narrows._cost._model import estimate as estimate
+from narrows._cost._model import other_flops as other_flops

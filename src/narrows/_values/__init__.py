@@ -13,6 +13,15 @@ from narrows._values._machine import Cache as Cache
 from narrows._values._machine import Ceilings as Ceilings
 from narrows._values._machine import Machine as Machine
 from narrows._values._machine import Mode as Mode
+from narrows._values._model_plan import Form as Form
+from narrows._values._model_plan import LayerChoice as LayerChoice
+from narrows._values._model_plan import LayerOption as LayerOption
+from narrows._values._model_plan import LayerOptions as LayerOptions
+from narrows._values._model_plan import ModelBudget as ModelBudget
+from narrows._values._model_plan import ModelPlan as ModelPlan
+from narrows._values._model_point import ModelPoint as ModelPoint
+from narrows._values._moments import Moments as Moments
+from narrows._values._pivot import PivotFactors as PivotFactors
 from narrows._values._plan import Choice as Choice
 from narrows._values._plan import Plan as Plan
 from narrows._values._problem import DTYPE_BYTES as DTYPE_BYTES
@@ -24,3 +33,5 @@ from narrows._values._report import OutputError as OutputError
 from narrows._values._report import Report as Report
 from narrows._values._report import Row as Row
 from narrows._values._report import WeightRecord as WeightRecord
+from narrows._values._workload import Phase as Phase
+from narrows._values._workload import Workload as Workload

@@ -10,7 +10,7 @@ import numpy as np
 
 from narrows.errors import RankError
 
-Method = Literal["exact", "randomized", "product", "given"]
+Method = Literal["exact", "randomized", "product", "given", "one-sided", "two-sided", "anchored", "joint"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Certificate:
     """The error of every rank, from the spectrum; what was measured beside it.
 
     Attributes:
-        method: "exact", "randomized", "product", or "given" (factors made elsewhere).
+        method: "exact", "randomized", "product", or "given" (factors made elsewhere); "one-sided", "two-sided",
+            "anchored" and "joint" speak of a norm weighted by data, of which all figures below are.
         singular_values: sigma_1 >= sigma_2 >= ..., of the kept part; over heads, one tuple a head.
         norm: ||W||_F (over all heads).
         residual: measured ||W - W_R||_F / ||W||_F at the full kept rank R.

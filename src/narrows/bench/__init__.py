@@ -1,5 +1,9 @@
 """Measures: a sweep of rows in a child process, kept in a store, to a report; and tunes choices for this device."""
 
+from narrows.bench._layers import layer_times as layer_times
+from narrows.bench._layers_grid import rank_step as rank_step
+from narrows.bench._layers_record import LayerTime as LayerTime
+from narrows.bench._layers_record import LayerTimes as LayerTimes
 from narrows.bench._measure import DEFAULT_MINUTES as DEFAULT_MINUTES
 from narrows.bench._measure import default_store as default_store
 from narrows.bench._measure import measure as measure

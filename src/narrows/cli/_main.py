@@ -17,6 +17,8 @@ VERBS = {
     "compare": "narrows.cli.compare",
     "choose": "narrows.cli.choose",
     "spectrum": "narrows.cli.spectrum",
+    "compress": "narrows.cli.compress",
+    "check": "narrows.cli.check",
     "tune": "narrows.cli.tune",
     "doctor": "narrows.cli.doctor",
 }

@@ -9,5 +9,6 @@ from narrows.ops._group import gated_linear as gated_linear
 from narrows.ops._group import linear_group as linear_group
 from narrows.ops._linear import linear as linear
 from narrows.ops._linear import linear_tensors as linear_tensors
+from narrows.ops._pivot import pivot_linear as pivot_linear
 from narrows.ops._planned import bilinear_planned as bilinear_planned
 from narrows.ops._planned import linear_planned as linear_planned

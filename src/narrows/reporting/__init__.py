@@ -2,6 +2,15 @@
 
 from narrows.reporting._document import document as document
 from narrows.reporting._html import html_page as html_page
+from narrows.reporting._model import frontier_table as frontier_table
+from narrows.reporting._model import measured_table as measured_table
+from narrows.reporting._model import model_budget_text as model_budget_text
+from narrows.reporting._model import model_plan_table as model_plan_table
+from narrows.reporting._model import model_summary_table as model_summary_table
+from narrows.reporting._model_chart import kept_by_block as kept_by_block
+from narrows.reporting._model_chart import quality_by_bytes as quality_by_bytes
+from narrows.reporting._model_chart import quality_by_speed as quality_by_speed
+from narrows.reporting._model_document import model_document as model_document
 from narrows.reporting._part import Part as Part
 from narrows.reporting._part import of_weight as of_weight
 from narrows.reporting._part import parts as parts

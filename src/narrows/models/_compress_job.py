@@ -1,0 +1,218 @@
+"""One compression: what was asked, and what is found out of the model on the way, each once.
+
+Letters: N windows, T tokens a window.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+
+from narrows import __version__
+from narrows._machine import machine
+from narrows.decompose import weighted
+from narrows.models._anchor import anchored_parts
+from narrows.models._calibrate import calibrate, short_of_tokens
+from narrows.models._compress_checks import check_asked, check_replaceable, is_causal
+from narrows.models._match import targets as match_targets
+from narrows.models._options import layer_options
+from narrows.models._times import Times
+from narrows.planning import allocate, model_frontier
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from os import PathLike
+
+    from torch import nn
+
+    from narrows._values import (
+        Factors,
+        LayerOptions,
+        Machine,
+        ModelBudget,
+        ModelPlan,
+        Moments,
+        PivotFactors,
+        Workload,
+    )
+    from narrows.decompose import Weighted
+    from narrows.models._compress_text import Reading
+    from narrows.models._match import Target
+    from narrows.models._recipe import Recipe
+    from narrows.planning import CostName, ModelFrontierPoint
+
+    Progress = Callable[[str, int, int], None] | None
+    Parts = Mapping[str, Factors | PivotFactors]
+
+Item = TypeVar("Item")
+MOMENTS_SHARE = 4  # of the device's memory, at most a quarter holds moments at a time; the rest waits in the store
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One call of `compress_`, with its arguments; each step is made when it is first asked for."""
+
+    model: nn.Module
+    budget: ModelBudget
+    reading: Reading
+    workloads: tuple[Workload, ...]
+    recipe: Recipe
+    filter_fn: Callable[[nn.Module, str], bool] | None = None
+    patterns: tuple[str, ...] = ()
+    store: str | PathLike[str] | None = None
+    progress: Progress = None
+
+    def check(self) -> None:
+        """Raise where the job cannot be done as it was asked for; nothing long has run by then."""
+        reads_text = self.reading.inputs is None
+        check_asked(self.model, self.budget, self.workloads, self.recipe, reads_text=reads_text)
+        self.reading.check(self.model)
+        if self.is_causal:
+            _ = self.reading.selection
+        check_replaceable(self.targets)
+
+    @cached_property
+    def is_causal(self) -> bool:
+        """The model foretells tokens of the text, so perplexity is measured."""
+        return self.reading.inputs is None and is_causal(self.model)
+
+    @cached_property
+    def targets(self) -> tuple[Target, ...]:
+        """The layers that may change."""
+        return match_targets(self.model, self.filter_fn, self.patterns, window=self.reading.first)
+
+    @cached_property
+    def autocast(self) -> torch.dtype | None:
+        """The dtype of calibration's and recovery's passes."""
+        name = self.recipe.autocast
+        return None if name is None else getattr(torch, name)
+
+    @cached_property
+    def moments(self) -> Mapping[str, Moments]:
+        """What calibration tells of each layer."""
+        return calibrate(
+            self.model,
+            self.reading.calibration,
+            self.targets,
+            seed=self.recipe.seed,
+            gradients=self.recipe.method == "two-sided",
+            store=self.store,
+            max_bytes=None if self.store is None else self.machine.memory_bytes // MOMENTS_SHARE,
+            autocast=self.autocast,
+            progress=self.progress,
+        )
+
+    @cached_property
+    def options(self) -> tuple[LayerOptions, ...]:
+        """What every layer could become."""
+        times = self.times  # first: they do not need the moments in memory
+        damages = {one.name: self._damages(one) for one in self._told("decomposing", self.targets)}
+        return layer_options(self.targets, damages, forms=self.recipe.forms, times=times)
+
+    @cached_property
+    def short_of_tokens(self) -> tuple[str, ...]:
+        """A sentence for each size of input that fewer tokens were read for than it has features."""
+        return short_of_tokens(self.targets, self.moments)
+
+    @cached_property
+    def times(self) -> Times | None:
+        """Measured times of the layers' forms at the workloads; None where time does not matter."""
+        if not self.workloads:
+            return None
+        return Times.measured(
+            self.model,
+            self.targets,
+            self.workloads,
+            seed=self.recipe.seed,
+            store=self.store,
+            progress=self.progress,
+        )
+
+    @cached_property
+    def frontier(self) -> tuple[ModelFrontierPoint, ...]:
+        """Choices for the whole model, from dense to the smallest, as predicted."""
+        cost: CostName = "numbers" if self.times is None else "time"
+        return model_frontier(self.options, cost=cost, other_ns=self._other_ns)
+
+    @cached_property
+    def machine(self) -> Machine:
+        """Where the model is."""
+        return machine(str(next(self.model.parameters()).device))
+
+    def plan(self, budget: ModelBudget) -> ModelPlan:
+        """Return the best choice within a budget, as predicted.
+
+        Raises:
+            BudgetError: none is.
+        """
+        return allocate(
+            self.options,
+            budget,
+            workloads=self.workloads,
+            dtype=str(next(self.model.parameters()).dtype).removeprefix("torch."),
+            method=self.recipe.method,
+            other_ns=self._other_ns,
+            fingerprint=self.machine.fingerprint,
+            device_name=self.machine.name,
+            version=__version__,
+        )
+
+    def parts(self, plan: ModelPlan) -> Parts:
+        """Return the factors of every layer that a plan makes smaller."""
+        if self.recipe.is_anchored:
+            return anchored_parts(
+                self.model,
+                plan,
+                self.targets,
+                self.moments,
+                self.reading.calibration,
+                autocast=self.autocast,
+                progress=self.progress,
+            )
+        by_name = {target.name: target for target in self.targets}
+        thin = [one for one in plan.layers if one.chosen.rank is not None]
+        found: dict[str, Factors | PivotFactors] = {}
+        for one in self._told("factorising", thin):
+            made, rank = self._decomposed(by_name[one.layer]), one.chosen.rank
+            assert rank is not None
+            found[one.layer] = made.pivot(rank) if one.chosen.form == "pivot" else made.factors(rank)
+        return found
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Keep the model in evaluation mode for the block: dropout would be part of every figure."""
+        modes = {module: module.training for module in self.model.modules()}
+        try:
+            self.model.eval()
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    @property
+    def _other_ns(self) -> float | None:
+        return None if self.times is None else self.times.other_ns
+
+    def _damages(self, target: Target) -> Sequence[float]:
+        """Return the damage of every rank: nats a token, or without gradients the share of its output that is lost."""
+        made = self._decomposed(target)
+        whole = 1.0 if made.is_in_nats else float(made.damages[0]) or 1.0
+        return [float(damage) / whole for damage in made.damages]
+
+    def _decomposed(self, target: Target) -> Weighted:
+        weight: torch.Tensor = target.module.weight  # type: ignore[assignment]
+        weight_ED = weight.T if target.is_transposed else weight
+        return weighted(weight_ED, self.moments[target.name], method=self.recipe.method)
+
+    def _told(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
+        """Yield items, and tell how many are done."""
+        for done, one in enumerate(items):
+            if self.progress is not None:
+                self.progress(what, done, len(items))
+            yield one
+        if self.progress is not None:
+            self.progress(what, len(items), len(items))

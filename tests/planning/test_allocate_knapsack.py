@@ -1,0 +1,147 @@
+"""The knapsack by itself: exact, quick on a large model, and honest where a proof is out of reach."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from narrows._values import ModelBudget
+from narrows.errors import BudgetError, ResourceError
+from narrows.planning import _allocate_knapsack, _allocate_relax, _allocate_search, allocate
+from narrows.planning._allocate_knapsack import Knapsack, solve
+from planning.layers import chosen, dense, large_model, layer, pivot
+
+MOST_SECONDS = 5.0  # on any machine, however busy; 0.5 s of one core was measured
+
+
+@st.composite
+def knapsacks(draw):
+    """Draw up to 6 layers of up to 5 options under up to 3 limits; some damages go with the costs."""
+    sizes = draw(st.lists(st.integers(1, 5), min_size=1, max_size=6))
+    num_options, num_limits = sum(sizes), draw(st.integers(1, 3))
+    most = draw(st.sampled_from([3, 40, 10**9]))
+    rows = st.lists(st.integers(0, most), min_size=num_options, max_size=num_options)
+    costs = np.array([draw(rows) for _ in range(num_limits)], dtype=np.float64)
+    damage = np.array(draw(rows), dtype=np.float64)
+    if draw(st.booleans()):
+        damage = most - costs[0]
+    shares = np.array([draw(st.floats(0.3, 1.3)) for _ in range(num_limits)])
+    limits = np.floor(costs.mean(1) * len(sizes) * shares)
+    return Knapsack(damage, costs, limits, np.repeat(np.arange(len(sizes)), sizes))
+
+
+def every_choice(problem):
+    """Return all choices, (C, L)."""
+    starts = np.flatnonzero(np.diff(problem.layers)) + 1
+    return np.array(list(itertools.product(*np.split(np.arange(len(problem.damage)), starts))))
+
+
+@given(problem=knapsacks())
+def test_the_choice_is_the_best_of_all_that_keep_every_limit(problem):
+    choices = every_choice(problem)
+    fits = (problem.costs[:, choices].sum(2) <= problem.limits[:, None]).all(0)
+    solution = solve(problem)
+    if not fits.any():
+        assert solution is None
+        return
+    picks = solution.picks
+    assert problem.layers[picks].tolist() == list(range(problem.layers[-1] + 1))
+    assert (problem.costs[:, picks].sum(1) <= problem.limits).all()
+    assert problem.damage[picks].sum() == problem.damage[choices[fits]].sum(1).min()
+
+
+@given(problem=knapsacks())
+def test_every_set_of_prices_gives_a_bound_that_no_choice_is_below(problem):
+    relaxed = _allocate_relax.relax(problem)
+    choices = every_choice(problem)
+    fits = (problem.costs[:, choices].sum(2) <= problem.limits[:, None]).all(0)
+    if relaxed is None:
+        assert not fits.any()
+        return
+    assert relaxed.bound <= problem.damage[choices[fits]].sum(1).min(initial=np.inf) + relaxed.margin
+    assert (relaxed.excess >= 0).all()
+    assert (relaxed.all_prices >= 0).all()
+    assert not np.isinf(relaxed.excess[choices[fits]]).any()
+
+
+BUDGETS = {
+    "one": ModelBudget(keep=0.8),
+    "time": ModelBudget(speedup=1.15),
+    "two": ModelBudget(keep=0.8, speedup=1.15),
+    "three": ModelBudget(keep=0.8, speedup=1.15, max_bytes=108_000_000_000),
+    "perplexity": ModelBudget(perplexity=0.01),
+    "all": ModelBudget(perplexity=0.05, keep=0.8, speedup=1.15, max_bytes=108_000_000_000),
+}
+
+
+@pytest.fixture(scope="module")
+def large():
+    options = large_model()
+    assert len(options) == 560
+    assert np.mean([len(one.options) for one in options]) > 30
+    return options
+
+
+@pytest.mark.parametrize("budget", BUDGETS.values(), ids=BUDGETS)
+def test_560_layers_are_decided_within_seconds(large, budget):
+    began = time.process_time()
+    plan = allocate(large, budget, dtype="bfloat16", method="two-sided", other_ns=2e7)
+    assert time.process_time() - began < MOST_SECONDS
+    assert budget.keep is None or plan.kept <= budget.keep
+    assert budget.max_bytes is None or plan.num_bytes <= budget.max_bytes
+    assert budget.speedup is None or plan.speedup >= budget.speedup
+    assert plan.damage > 0
+
+
+def test_a_large_budget_that_nothing_meets_is_answered_within_seconds(large):
+    began = time.process_time()
+    with pytest.raises(BudgetError, match=r"With perplexity=0\.001 and keep=0\.9 the largest speedup is 1\.\d+"):
+        chosen(large, other_ns=2e7, perplexity=0.001, keep=0.9, speedup=1.6)
+    assert time.process_time() - began < 2 * MOST_SECONDS
+
+
+def proportional(num_layers):
+    """Return a knapsack whose damages are nearly proportional to what is saved: a hard one."""
+    rng = np.random.default_rng(0)
+    saved = rng.integers(1, 10**9, (num_layers, 6)).astype(np.float64)
+    saved[:, 0] = 0.0
+    damage = np.floor(saved * rng.uniform(0.999, 1.001, saved.shape))
+    costs = (10**9 - saved).reshape(1, -1)
+    return Knapsack(damage.ravel(), costs, np.array([0.6e9 * num_layers]), np.repeat(np.arange(num_layers), 6))
+
+
+def test_a_proof_out_of_reach_ends_within_a_thousandth_of_the_least_damage(monkeypatch):
+    problem = proportional(30)
+    monkeypatch.setattr(_allocate_search, "MOST_PARTIAL", 400)
+    picks = solve(problem).picks
+    relaxed = _allocate_relax.relax(problem)
+    assert relaxed.bound <= problem.damage[picks].sum() <= 1.001 * relaxed.bound
+    assert problem.costs[0, picks].sum() <= problem.limits[0]
+
+
+def test_where_not_even_that_can_be_shown_the_answer_is_that_it_cannot_be_done(monkeypatch):
+    monkeypatch.setattr(_allocate_search, "MOST_PARTIAL", 400)
+    monkeypatch.setattr(_allocate_knapsack, "GIVEN_UP", 0.0)
+    with pytest.raises(
+        ResourceError, match="among 180 options of 30 layers under 1 limits needs more than 400 partial"
+    ):
+        solve(proportional(30))
+
+
+def test_without_scipy_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "scipy.optimize", None)
+    with pytest.raises(ResourceError, match=r"needs scipy, .* pip install 'narrows\[models\]'"):
+        chosen([layer("a", dense(10), pivot(1, 5, 0.5)), layer("b", dense(10), pivot(1, 4, 0.5))], keep=0.8)
+
+
+def test_the_limit_of_a_speedup_is_exact_where_float_sums_are_not():
+    # Ten times 0.1 + 0.2 is not 3.0 in float64: a limit that sums so would refuse dense at speedup=1.
+    options = [layer(f"l{i}", dense(10, 0.1 + 0.2), pivot(1, 5, 1.0, 0.1)) for i in range(10)]
+    assert Fraction(0.1 + 0.2) * 10 != 3
+    assert chosen(options, other_ns=0.7, speedup=1.0).damage == 0.0
