@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
+import tiny_models
 from contracts.markdown import blocks, commands, links, pages
 from narrows.cli import VERBS
 from narrows.cli import command as narrows_command
@@ -23,6 +24,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = pages(ROOT)
 WITH_PYTHON = [p for p in PAGES if "reference" not in p.parts and blocks(p.read_text(encoding="utf-8"), "python")]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# What an example is run with here, in a folder with a tiny model in it; most are run without anything.
+SMALL = "out --width 32 --layers 1 --minutes 0.02 --device cpu --batch 1 --megabytes 1"
+ARGUMENTS = {"wide_model.py": SMALL.split(), "load_and_write.py": ["tiny", "The strait"]}
 
 
 def name_of(path: Path) -> str:
@@ -115,6 +119,9 @@ def test_every_help_ends_in_an_example_that_parses(verb: str) -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=name_of)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
-    result = subprocess.run([sys.executable, path], cwd=tmp_path, capture_output=True, text=True, check=False)
+    if path.name == "load_and_write.py":
+        tiny_models.folder(tiny_models.llama(), tmp_path / "tiny")
+    command = [sys.executable, path, *ARGUMENTS.get(path.name, [])]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout

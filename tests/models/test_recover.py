@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -10,11 +12,10 @@ import torch
 import tiny_models
 from models.jobs import job, loss_of, with_parts
 from models.taught import taught
+from narrows import factorize
 from narrows.errors import InputError, NonFiniteError
-from narrows.models import _recover
-from narrows.models._adopt import own_weights_
-from narrows.models._check_sides import shared_copy
-from narrows.models._compress_trial import built, recovered
+from narrows.models import Summary, _compress_trial, _recover
+from narrows.models._compress_trial import Built, built, recovered
 from narrows.models._recover import recover_, reorder_, trainable
 from narrows.nn import LowRankLinear, PivotLinear
 
@@ -23,18 +24,18 @@ STEPS = 24
 
 @pytest.fixture(scope="module")
 def made():
-    """Return a job and its compressed model, half of the numbers kept; every test takes a copy."""
-    one = job(taught(), keep=0.5)
+    """Return a job, its plan, and parts of that plan from the weights alone: there is much to recover."""
+    one = job(taught(), keep=0.45, forms=("low-rank",))
     plan = one.plan(one.budget)
-    return one, plan, one.parts(plan)
+    thin = {c.layer: c.chosen.rank for c in plan.layers if c.chosen.rank is not None}
+    weights = {name: one.model.get_submodule(name).weight.detach() for name in thin}
+    return one, plan, {name: factorize(weights[name], rank=rank) for name, rank in thin.items()}
 
 
 @pytest.fixture
 def student(made):
     one, plan, parts = made
-    found = with_parts(one, plan, parts)
-    own_weights_(found, "blocks")
-    return found
+    return copy.deepcopy(with_parts(one, plan, parts))
 
 
 @pytest.fixture
@@ -75,9 +76,7 @@ def test_the_loss_falls_and_only_what_was_asked_for_moves(made, student, trained
     assert loss_of(one.model, student, ids_NT[:16]) < 0.5 * lost
     assert found.last < found.first
     assert (found.steps, found.tokens) == (STEPS - 1, (STEPS - 1) * 2 * 64)
-    thin = tuple(
-        name for name, layer in student.named_modules() if isinstance(layer, (LowRankLinear, PivotLinear))
-    )
+    thin = tuple(name for name, layer in student.named_modules() if isinstance(layer, (LowRankLinear, PivotLinear)))
     changed = moved(before, student)
     assert changed
     assert {name.startswith("model.layers.") for name in changed} == {True}  # no embedding, no head, no last norm
@@ -92,10 +91,7 @@ def test_the_loss_falls_and_only_what_was_asked_for_moves(made, student, trained
 @pytest.mark.usefixtures("_counted")
 def test_the_seed_decides_the_run(made, student):
     one = made[0]
-    other = shared_copy(student)
-    own_weights_(other, "blocks")
-    third = shared_copy(student)
-    own_weights_(third, "blocks")
+    other, third = copy.deepcopy(student), copy.deepcopy(student)
 
     for model, seed in ((student, 0), (other, 0), (third, 1)):
         recover_(model, one.model, one.reading.training, seconds=4, seed=seed)
@@ -119,24 +115,20 @@ def test_it_stops_at_the_time_that_was_given(made, student):
 @pytest.mark.usefixtures("_counted")
 def test_weights_in_bfloat16_move_by_less_than_their_rounding(made, student):
     one = made[0]
-    dense = shared_copy(one.model)
-    own_weights_(dense, "blocks")
-    dense, student = dense.bfloat16(), student.bfloat16()
+    dense, student = copy.deepcopy(one.model).bfloat16(), student.bfloat16()
     lost = loss_of(dense, student, one.reading.training[:16])
 
-    recover_(student, dense, one.reading.training, seconds=STEPS, learning_rate=1e-3)
+    recover_(student, dense, one.reading.training, seconds=STEPS, learning_rate=2e-3)
 
     assert all(parameter.dtype == torch.bfloat16 for parameter in student.parameters())
-    assert loss_of(dense, student, one.reading.training[:16]) < lost
-    one.model.float()
+    assert loss_of(dense, student, one.reading.training[:16]) < 0.5 * lost
 
 
 @pytest.mark.usefixtures("_counted")
 def test_factors_are_put_back_in_order_with_a_certificate_of_their_own(made, student):
     one = made[0]
     layers = {name: layer for name, layer in student.named_modules() if isinstance(layer, LowRankLinear)}
-    if not layers:
-        pytest.skip("no low-rank layer in the plan")
+    assert layers
     recover_(student, one.model, one.reading.training, seconds=6, learning_rate=2e-3)
     before = {name: layer.factors for name, layer in layers.items()}
     assert not any(factors.is_ordered for factors in before.values())
@@ -189,21 +181,20 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_the_model_as_it_was_set
 
 
 @pytest.mark.usefixtures("_counted")
-def test_training_that_makes_it_worse_is_not_kept(made, monkeypatch):
+def test_training_that_makes_it_worse_is_not_kept(made, student, monkeypatch):
     one, plan, _ = made
-    before = built(one, plan)
+    before = Built(plan, student, Summary(()))
 
     better = recovered(one, before, STEPS)
-    monkeypatch.setattr(_recover, "LEARNING_RATE", 10.0)
-    monkeypatch.setattr(recover_, "__kwdefaults__", recover_.__kwdefaults__ | {"learning_rate": 10.0})
+    monkeypatch.setattr(_compress_trial, "recover_", partial(recover_, learning_rate=10.0))
     worse = recovered(one, before, STEPS)
 
     assert better.is_trained
-    assert better.model is not before.model
+    assert better.model is not student
     assert not worse.is_trained
-    assert worse.model is before.model
+    assert worse.model is student
     assert worse.recovery is not None
-    assert worse.quality.ratio.value > better.quality.ratio.value
+    assert worse.quality.ratio.value > better.quality.ratio.value > 1
 
 
 @pytest.mark.usefixtures("_counted")

@@ -78,12 +78,14 @@ def test_a_model_is_as_fast_as_itself_and_slower_with_a_loop_in_it():
     model = tiny_models.llama()
     once = request(model, Workload("prefill", 32), seed=0)
 
-    runs = [times({"dense": once, "same": once, "thrice": _Thrice(once)}, CPU) for _ in range(2)]
-
-    # A 99 % interval may miss once in a hundred: both of two runs do once in ten thousand.
-    assert all(len(found["dense"]) >= 8 for found in runs)
-    assert any(paired_ratio(found["dense"], found["same"]).verdict == "tie" for found in runs)
-    assert any(paired_ratio(found["dense"], found["thrice"]).verdict == "slower" for found in runs)
+    # A 99 % interval may miss once in a hundred, more often where others use the machine: one of four runs must not.
+    for _ in range(4):
+        found = times({"dense": once, "same": once, "thrice": _Thrice(once)}, CPU)
+        assert len(found["dense"]) >= 8
+        verdicts = [paired_ratio(found["dense"], found[name]).verdict for name in ("same", "thrice")]
+        if verdicts == ["tie", "slower"]:
+            return
+    pytest.fail(f"the same model and one that runs three times are {verdicts}")
 
 
 class _Thrice:

@@ -6,11 +6,13 @@ import itertools
 import math
 
 import numpy as np
+from hypothesis import HealthCheck, settings
 
 from narrows._values import LayerOption, LayerOptions, ModelBudget, ModelPlan
 from narrows.planning import allocate, menu
 
 FEATURES = 64
+ON_A_BUSY_MACHINE = settings(suppress_health_check=[HealthCheck.too_slow])  # drawing a model then takes a while
 
 
 def dense(numbers=4096, time_ns=None):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from narrows._values import ModelBudget, ModelPlan, Workload
 from narrows.errors import BudgetError, InputError, NonFiniteError
 from narrows.planning import allocate
-from planning.layers import chosen, dense, forms, keeps, layer, least_damage, pivot
+from planning.layers import ON_A_BUSY_MACHINE, chosen, dense, forms, keeps, layer, least_damage, pivot
 
 OTHER_NS = 64.0
 
@@ -50,6 +50,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("limits", KINDS, ids="-".join)
+@ON_A_BUSY_MACHINE
 @given(data=st.data())
 def test_the_damage_is_the_least_of_all_choices_that_keep_the_limits(limits, data):
     options, budget = data.draw(models()), data.draw(budgets(limits))
@@ -63,6 +64,7 @@ def test_the_damage_is_the_least_of_all_choices_that_keep_the_limits(limits, dat
     assert keeps([one.chosen for one in plan.layers], options, budget, OTHER_NS)
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models(), budget=budgets(("perplexity",)))
 def test_perplexity_alone_buys_the_least_time_and_of_those_choices_the_least_damage(options, budget):
     plan = allocate(options, budget, dtype="float32", method="two-sided", other_ns=OTHER_NS)
@@ -73,6 +75,7 @@ def test_perplexity_alone_buys_the_least_time_and_of_those_choices_the_least_dam
     assert plan.damage == pytest.approx(least[1], abs=1e-9)
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models(), budget=budgets(("perplexity",)))
 def test_perplexity_alone_buys_the_fewest_numbers_where_no_time_was_measured(options, budget):
     options = [replace(one, options=tuple(replace(o, time_ns=None) for o in one.options)) for one in options]
@@ -245,6 +248,7 @@ def test_a_perplexity_that_forbids_the_rest_is_named_with_what_the_rest_would_ta
     assert forms(caught.value.nearest) == (2,)
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models(), budget=budgets(("keep", "speedup")))
 def test_what_comes_nearest_is_a_choice_that_keeps_the_limits_before_it(options, budget):
     assume(least_damage(options, budget, OTHER_NS) is None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from narrows.errors import InputError
 from narrows.planning import model_frontier
-from planning.layers import chosen, dense, large_model, layer, pivot
+from planning.layers import ON_A_BUSY_MACHINE, chosen, dense, large_model, layer, pivot
 
 ALL = 1000  # more points than a small model's hull has
 
@@ -28,12 +28,14 @@ def models(draw):
     return layers
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models())
 def test_every_point_has_the_least_damage_at_its_numbers(options):
     for point in model_frontier(options, points=ALL):
         assert chosen(options, keep=point.kept).damage == pytest.approx(point.damage, abs=1e-9)
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models(), keep=st.floats(0.2, 1.0))
 def test_no_choice_lies_below_the_line_between_two_points(options, keep):
     points = model_frontier(options, points=ALL)
@@ -45,6 +47,7 @@ def test_no_choice_lies_below_the_line_between_two_points(options, keep):
     assert plan.damage >= high.damage + share * (low.damage - high.damage) - 1e-9
 
 
+@ON_A_BUSY_MACHINE
 @given(options=models())
 def test_the_frontier_goes_from_dense_to_the_smallest_and_is_convex(options):
     points = model_frontier(options, points=ALL)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.layers import chosen, dense, large_model, layer, pivot
+from planning.layers import ON_A_BUSY_MACHINE, chosen, dense, large_model, layer, pivot
 
 
 def reasons(options, other_ns=None, **limits):
@@ -113,6 +113,7 @@ def test_what_the_budget_pays_for_a_number_is_one_price_for_all_layers(large):
     assert max(prices) == pytest.approx(min(prices), rel=0.02)
 
 
+@ON_A_BUSY_MACHINE
 @given(seed=st.integers(0, 10**6), keep=st.floats(0.4, 1.0))
 def test_every_reason_is_one_sentence_that_ends(seed, keep):
     for why in reasons(large_model(blocks=1, seed=seed % 5), keep=keep):

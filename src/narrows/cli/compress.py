@@ -157,9 +157,11 @@ def _show_dry_run(model: Path, budget: ModelBudget, given: dict[str, object], ou
 def _show(done: Compression, output_format: str | None) -> None:
     """Print what became of the model."""
     from narrows.reporting._model import frontier_table, model_plan_table, model_summary_table
+    from narrows.reporting._model_unit import without_nats
 
-    summary = model_summary_table(done.plan, _measured(done))
-    emit([summary, model_plan_table(done.plan), frontier_table(done.frontier)], output_format)
+    measured = _measured(done)
+    tables = [model_summary_table(done.plan, measured), model_plan_table(done.plan), frontier_table(done.frontier)]
+    emit(tables if done.is_in_nats else [without_nats(table) for table in tables], output_format)
 
 
 def _say_where(done: Compression, model: Path, out: Path) -> None:
@@ -207,5 +209,7 @@ def _show_frontier(fault: BudgetError, output_format: str | None) -> None:
     points = getattr(fault.nearest, "frontier", ())
     if points:
         from narrows.reporting._model import frontier_table
+        from narrows.reporting._model_unit import without_nats
 
-        emit(frontier_table(points), output_format)
+        table = frontier_table(points)
+        emit(table if fault.nearest.is_in_nats else without_nats(table), output_format)  # type: ignore[attr-defined]

@@ -50,6 +50,7 @@ class Compression:
         left_dense: (name, reason) of every module with weights of its own that could not change.
         notes: what a reader should know.
         certificate: plain JSON of how it was made and what was measured, for `save`.
+        is_in_nats: damage is the growth of a loss in nats a token, and foretells perplexity.
     """
 
     plan: ModelPlan
@@ -62,6 +63,7 @@ class Compression:
     left_dense: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
     certificate: Mapping[str, Any]
+    is_in_nats: bool
 
     @property
     def is_dense(self) -> bool:
@@ -94,7 +96,7 @@ def compress_(
     model: nn.Module,
     budget: ModelBudget,
     *,
-    documents: Sequence[str] | None = None,
+    documents: Sequence[str] | str | PathLike[str] | None = None,
     tokenizer: Any = None,
     inputs: Sequence[Mapping[str, torch.Tensor]] | None = None,
     workloads: Sequence[Workload] = (),
@@ -114,7 +116,8 @@ def compress_(
     Args:
         model: of transformers, dense, on its device.
         budget: what must hold.
-        documents: text; a part calibrates, another is measured on, a third is left for `check`.
+        documents: texts, or the path of a .jsonl or .txt file or of a folder of them; a part calibrates, another is
+            measured on, a third is left for `check`.
         tokenizer: of the model.
         inputs: in place of documents, for a model that reads no text: its keyword arguments, one mapping for each
             forward pass. They calibrate; nothing is measured.
@@ -156,6 +159,7 @@ def carried_out(job: Job) -> Compression:
         left_dense=untouched,
         notes=notes,
         certificate=_certificate(job, found, notes),
+        is_in_nats=job.is_in_nats,
     )
 
 
@@ -167,10 +171,10 @@ def _notes(job: Job, found: Built) -> tuple[str, ...]:
             "method one-sided: damage is the share of each layer's output that is lost, summed over layers; it is not "
             "in nats, and foretells no perplexity."
         )
-    elif not job.is_causal:
+    elif not job.gives_scores:
         notes.append(
-            f"{type(job.model).__name__} foretells no token: damage is half the share of the final states' variance "
-            "that is lost, not nats, and foretells no perplexity."
+            f"{type(job.model).__name__} gives no scores: damage is half the share of the final states' variance that "
+            "is lost, not nats, and foretells no perplexity."
         )
     if job.is_causal and not found.is_dense:
         notes += job.reading.notes()
@@ -186,7 +190,8 @@ def _certificate(job: Job, found: Built, notes: tuple[str, ...]) -> dict[str, An
     """Return what a manifest keeps of how the model was made and what was measured of it."""
     texts = None
     if job.reading.inputs is None:
-        texts = {"path": None, "sha256": documents_sha256(job.reading.documents), "seed": job.recipe.seed}
+        path = None if job.reading.path is None else str(job.reading.path)
+        texts = {"path": path, "sha256": documents_sha256(job.reading.documents), "seed": job.recipe.seed}
     speeds = None
     if found.speeds is not None:
         both = {**found.speeds.by_workload, "overall": found.speeds.overall}

@@ -73,15 +73,12 @@ def compress(
     documents = read_documents(texts)
     model = open_model(Path(source), device=device, dtype=dtype, is_compressed=False).model
     tokenizer = open_tokenizer(None, Path(source))
+    reading = Reading(documents, Path(texts).resolve(), tokenizer, None, recipe)
     store = work or work_folder(source, documents, recipe, patterns=patterns, device=device, dtype=dtype)
-    Path(store).mkdir(parents=True, exist_ok=True)
-    reading = Reading.of(documents, tokenizer, None, recipe)
     job = Job(model, budget, reading, tuple(workloads), recipe, None, tuple(patterns), store, progress)
     done = carried_out(job)
     if not done.is_dense:
-        known = {**done.certificate["texts"], "path": str(Path(texts).resolve())}
-        certificate = {**done.certificate, "texts": known}
-        save(model, out, plan=done.plan, certificate=certificate, source=str(source), tokenizer=tokenizer)
+        save(model, out, plan=done.plan, certificate=done.certificate, source=str(source), tokenizer=tokenizer)
     return done
 
 

@@ -17,6 +17,8 @@ from narrows._machine import machine
 from narrows.decompose import weighted
 from narrows.models._anchor import anchored_parts
 from narrows.models._calibrate import calibrate, short_of_tokens
+from narrows.models._calibrate_forward import forward, quiet_model
+from narrows.models._calibrate_labels import output_tensor
 from narrows.models._compress_checks import check_asked, check_replaceable, is_causal
 from narrows.models._match import targets as match_targets
 from narrows.models._options import layer_options
@@ -79,6 +81,17 @@ class Job:
     def is_causal(self) -> bool:
         """The model foretells tokens of the text, so perplexity is measured."""
         return self.reading.inputs is None and is_causal(self.model)
+
+    @property
+    def is_in_nats(self) -> bool:
+        """Damage is the growth of a cross entropy."""
+        return self.gives_scores and self.recipe.method == "two-sided"
+
+    @cached_property
+    def gives_scores(self) -> bool:
+        """The model gives scores of classes or tokens, not only hidden states."""
+        with torch.no_grad(), quiet_model(self.model):
+            return output_tensor(forward(self.model, self.reading.first))[1]
 
     @cached_property
     def targets(self) -> tuple[Target, ...]:

@@ -19,14 +19,21 @@ from narrows.models._compress_trial import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from narrows._values import ModelBudget, ModelPlan
     from narrows.models._compress_job import Job
     from narrows.models._trial import Quality, Speeds
     from narrows.planning import ModelFrontierPoint
 
 TRIALS = 4  # whole models that are built and measured for one budget
-CLOSE, AIM = 0.8, 0.95  # of the allowed growth of log perplexity: near enough, and what the next trial aims at
-MOST_STEP = 4.0  # by which one trial changes what is asked of the predicted damage
+CLOSE, AIM, SAFE_AIM = (
+    0.8,
+    0.95,
+    0.6,
+)  # of the allowed growth of log perplexity: near enough, the next trial's, the last's
+MOST_UP, MOST_DOWN = 4.0, 64.0  # factors by which one trial changes the predicted damage
+STEEPEST = 3.0  # power of the predicted damage with which the measured one may grow, and its inverse
 ROOM, MARGIN = 1.05, 1.01  # of the speedup: near enough, and what the next trial aims at
 
 
@@ -36,12 +43,14 @@ class Nearest:
 
     Attributes:
         quality, speeds: measured; None where the plan was not built.
+        is_in_nats: damage is the growth of a loss in nats a token.
     """
 
     plan: ModelPlan
     frontier: tuple[ModelFrontierPoint, ...]
     quality: Quality | None = None
     speeds: Speeds | None = None
+    is_in_nats: bool = True
 
 
 @dataclass(eq=False)
@@ -51,11 +60,13 @@ class Search:
     Attributes:
         held: the best that was measured to be within the budget.
         missed: those that were not, without their models.
+        reached: (predicted damage, measured growth of log perplexity) of every trial.
     """
 
     job: Job
     held: Built | None = None
     missed: list[Nearest] = field(default_factory=list)
+    reached: list[tuple[float, float]] = field(default_factory=list)
 
     def run(self) -> Built:
         """Return the best choice that holds by measurement.
@@ -86,7 +97,8 @@ class Search:
             return self.job.plan(budget if self._is_perplexity_only else replace(budget, perplexity=None))
         except BudgetError as fault:
             nearest = cast("ModelPlan", fault.nearest)
-            raise BudgetError(str(fault), Nearest(nearest, self.job.frontier)) from None
+            known = Nearest(nearest, self.job.frontier, is_in_nats=self.job.is_in_nats)
+            raise BudgetError(str(fault), known) from None
 
     def _stricter(self, asked: ModelBudget) -> ModelPlan | None:
         try:
@@ -131,14 +143,16 @@ class Search:
         return replace(asked, speedup=asked.speedup * MARGIN * wanted / reached)
 
     def _other_perplexity(self, asked: ModelBudget, one: Built) -> ModelBudget | None:
+        """Return the damage to allow next, by the power law through what the last two trials predicted and measured."""
         assert self.job.budget.perplexity is not None
-        assert asked.perplexity is not None
         assert one.quality is not None
         wanted, reached = math.log1p(self.job.budget.perplexity), math.log1p(max(one.quality.growth, 0.0))
-        if CLOSE * wanted <= reached <= wanted:
+        self.reached.append((one.plan.damage, max(reached, math.ulp(1.0))))
+        if CLOSE * wanted <= reached <= wanted or not wanted:
             return None
-        factor = min(max(AIM * wanted / max(reached, math.ulp(1.0)), 1 / MOST_STEP), MOST_STEP)
-        return replace(asked, perplexity=math.expm1(math.log1p(asked.perplexity) * factor))
+        is_last_chance = self.held is None and len(self.reached) == TRIALS - 1
+        damage = _next_damage(self.reached, (SAFE_AIM if is_last_chance else AIM) * wanted)
+        return replace(asked, perplexity=math.expm1(damage))
 
     def _dense(self, plan: ModelPlan) -> Built:
         """Return the model as it is, where that is within the budget."""
@@ -148,7 +162,7 @@ class Search:
         is_light = budget.max_bytes is None or sum(one.dense.bytes for one in plan.layers) <= budget.max_bytes
         if not (is_fast and is_small and is_light):
             raise self._not_met()
-        if not is_dense(plan):
+        if self.missed:
             reason = f"Dense: of {len(self.missed)} smaller models that were built and measured none is in the budget."
             plan = replace(plan, layers=tuple(replace(one, chosen=one.dense, reason=reason) for one in plan.layers))
         return built(self.job, plan)
@@ -164,14 +178,14 @@ class Search:
 
     def _not_met(self) -> BudgetError:
         """Return the answer no, with what came nearest."""
-        nearest = min(self.missed, key=self._shortfall)
+        nearest = min(self.missed, key=lambda one: (self._is_half_measured(one), self._shortfall(one)))
         number = len(self.missed)
         which = "the one" if number == 1 else f"the nearest of {number}"
         text = (
             f"no choice that was built and measured here meets the budget. Of {which}, which keeps "
             f"{nearest.plan.kept:.1%} of the numbers: {'; '.join(self._figures(nearest))}."
         )
-        return BudgetError(text, replace(nearest, frontier=self.job.frontier))
+        return BudgetError(text, replace(nearest, frontier=self.job.frontier, is_in_nats=self.job.is_in_nats))
 
     def _figures(self, one: Nearest) -> list[str]:
         budget, found = self.job.budget, []
@@ -183,6 +197,10 @@ class Search:
             found.append(f"speedup is {one.speeds.overall.low:.3f} (lower end), {budget.speedup:g} is asked for")
         return found
 
+    def _is_half_measured(self, one: Nearest) -> bool:
+        """Return whether a part of the budget is not known of it: it was too slow to be judged."""
+        return self.job.budget.perplexity is not None and one.quality is None
+
     def _shortfall(self, one: Nearest) -> float:
         """Return by how much the worst part of the budget is missed, as a difference of logarithms."""
         budget, short = self.job.budget, [0.0]
@@ -191,3 +209,14 @@ class Search:
         if budget.speedup is not None and one.speeds is not None:
             short.append(math.log(budget.speedup / one.speeds.overall.low))
         return max(short)
+
+
+def _next_damage(reached: Sequence[tuple[float, float]], target: float) -> float:
+    """Return the predicted damage at which the measured one should be `target`."""
+    damage, found = reached[-1]
+    power = 1.0
+    if len(reached) > 1 and reached[-2][0] != damage:
+        before, found_before = reached[-2]
+        power = math.log(found / found_before) / math.log(damage / before)
+    factor = (target / found) ** (1 / min(max(power, 1 / STEEPEST), STEEPEST))
+    return damage * float(min(max(factor, 1 / MOST_DOWN), MOST_UP))

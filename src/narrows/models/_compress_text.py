@@ -8,12 +8,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from narrows.errors import InputError
 from narrows.models._check_interval import FEWEST
 from narrows.models._recipe import FEWEST_WINDOWS
-from narrows.models._texts import Parts, Windows, split, windows
+from narrows.models._texts import Parts, Windows, read_documents, split, windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from narrows.models._recipe import Recipe
 
+    Documents = Sequence[str] | str | PathLike[str]
     Inputs = Sequence[Mapping[str, torch.Tensor]]
 
 
@@ -32,26 +35,30 @@ class Reading:
 
     Attributes:
         documents: none where `inputs` are given.
+        path: of the file or folder that they were read from; None: they were handed over.
         inputs: keyword arguments of the model, one mapping for each forward pass.
     """
 
     documents: Sequence[str]
+    path: Path | None
     tokenizer: Any
     inputs: Inputs | None
     recipe: Recipe
 
     @classmethod
-    def of(cls, documents: Sequence[str] | None, tokenizer: Any, inputs: Inputs | None, recipe: Recipe) -> Reading:
+    def of(cls, documents: Documents | None, tokenizer: Any, inputs: Inputs | None, recipe: Recipe) -> Reading:
         """Return what is read.
 
         Raises:
             InputError: both documents and inputs, neither, or documents without their tokenizer.
+            FileError: as `read_documents`.
         """
         if (documents is None) == (inputs is None):
             raise InputError("give documents with their tokenizer, or inputs for a model that reads no text.")
         if documents is not None and tokenizer is None:
             raise InputError("documents need tokenizer, the one of the model.")
-        return cls(documents or (), tokenizer, inputs, recipe)
+        path = Path(documents).resolve() if isinstance(documents, (str, PathLike)) else None
+        return cls(() if documents is None else read_documents(documents), path, tokenizer, inputs, recipe)
 
     @property
     def calibration(self) -> torch.Tensor | Inputs:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from narrows.bench import layer_times
+from narrows.errors import ResourceError
 from narrows.models._trial import dense_ns
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Times:
             dtype=str(weight.dtype).removeprefix("torch."),
             device=str(weight.device),
             seconds=LAYER_SECONDS,
-            store=None if store is None else Path(store) / STORE,
+            store=None if store is None else _made(store) / STORE,
             progress=progress,
         )
         layers = sum(found.weighted(D, E, workloads=workloads)[0] for D, E in shapes)
@@ -80,3 +81,16 @@ class Times:
     def of(self, in_features: int, out_features: int, form: Form, rank: int | None) -> tuple[float, bool]:
         """Return (ns of one call, whether that is faster than dense beyond a tie)."""
         return self.layers.weighted(in_features, out_features, workloads=self.workloads, form=form, rank=rank)
+
+
+def _made(folder: str | PathLike[str]) -> Path:
+    """Return a folder that is there.
+
+    Raises:
+        ResourceError: it cannot be made.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ResourceError(f"the folder {folder} cannot be made: {fault.strerror or fault}.") from None
+    return Path(folder)

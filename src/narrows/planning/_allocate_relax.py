@@ -61,14 +61,12 @@ class Relaxed:
     def gap_of(self, num_options: int) -> float:
         """Return the excess within which so many options lie beyond each layer's cheapest; inf: there are fewer."""
         place = len(self.cheapest) + num_options
-        return math.inf if place >= len(self.excess) else self._at_least(float(np.partition(self.excess, place)[place]))
+        return math.inf if place >= len(self.excess) else float(np.partition(self.excess, place)[place])
 
     def widened(self, gap: float) -> float:
-        """Return a gap three times as wide; inf where that holds every option."""
-        return math.inf if 3 * gap >= self.excess[np.isfinite(self.excess)].max() else 3 * gap
-
-    def _at_least(self, gap: float) -> float:
-        return max(gap, self.margin)
+        """Return a gap three times as wide that holds more options; inf where there are no more."""
+        more = self.excess[np.isfinite(self.excess) & (self.excess > gap + self.margin)]
+        return max(3 * gap, float(more.min())) if more.size else math.inf
 
 
 def relax(problem: Knapsack) -> Relaxed | None:
