@@ -106,6 +106,32 @@ def test_the_bias_counts_as_one_more_feature_that_is_always_one():
     assert torch.allclose(made.query_moments, direct, rtol=1e-12, atol=1e-12)
 
 
+def test_centred_keys_lose_least_of_what_the_softmax_sees():
+    """What all keys have in common adds one number to every score of a row."""
+    made = heads(bias=True, tokens=60)
+    common = made.keys.mean(dim=1, keepdim=True)
+    centred = made.key_moments - common.mT @ common
+    maps = query_key(made.summed, centred).at(2)
+    whole = scores(made.queries, made.keys)
+
+    def shape_error(maps):
+        change = narrow_scores(made, maps) - whole
+        shape = whole - whole.mean(-1, keepdim=True)
+        return float(torch.linalg.vector_norm(change - change.mean(-1, keepdim=True)) / torch.linalg.vector_norm(shape))
+
+    assert shape_error(maps) == pytest.approx(maps.error, rel=1e-8)
+    assert shape_error(maps) < shape_error(query_key(made.summed, made.key_moments).at(2))
+
+
+def test_centred_moments_are_those_of_the_vectors_less_their_mean():
+    weight, bias = torch.randn(6, 5, dtype=torch.float64), torch.randn(6, dtype=torch.float64)
+    x = torch.randn(30, 5, dtype=torch.float64) + 1
+    moments = Moments(x.mT @ x / 30, x.mean(0), None, 30)
+    keys = torch.nn.functional.linear(x - x.mean(0), weight).view(30, 2, 3).transpose(0, 1)
+    centred = head_moments(weight, bias, moments, heads=2, centred=True)
+    assert torch.allclose(centred, keys.mT @ keys / 30, atol=1e-12)
+
+
 def test_heads_of_few_tokens_have_no_directions_to_lose():
     """3 tokens span 3 of 6 directions: width 3 is exact, and the empty ones bring no NaN."""
     made = heads(tokens=3)

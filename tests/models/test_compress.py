@@ -19,15 +19,17 @@ from torch import nn
 
 import tiny_models
 from models.compressed import outputs
-from models.jobs import QUICK
+from models.jobs import QUICK, job
 from models.taught import taught
 from narrows import ModelBudget, Recipe, Workload, compress_, load, save
+from narrows._machine import machine
 from narrows.bench import _layers_run
 from narrows.errors import BudgetError, FileError, InputError, NonFiniteError, ResourceError
-from narrows.models import Nearest, _calibrate_run, _recover, _speed, compress
+from narrows.models import Nearest, _apply, _calibrate_run, _compress_job, _speed, compress
 from narrows.models._check_text import documents_sha256
 from narrows.models._compress_folder import work_folder
 from narrows.models._manifest import read_manifest
+from narrows.models._trial import quality
 from narrows.nn import LowRankLinear, PivotLinear
 
 KEEP = ModelBudget(keep=0.8)
@@ -92,9 +94,6 @@ def test_what_is_measured_is_what_the_model_now_loses():
     model, before = taught(), taught()
 
     done = compressed(model)
-
-    from models.jobs import job
-    from narrows.models._trial import quality
 
     again = quality(before, model, job(before).reading.selection, seed=0)
     assert done.quality == again
@@ -342,8 +341,7 @@ def test_tied_linears_are_refused_by_name_and_may_be_left_out():
     assert not done.is_dense
 
 
-def test_recovery_is_told_and_never_makes_it_worse(monkeypatch):
-    monkeypatch.setattr(_recover, "LEARNING_RATE", 1e-4)
+def test_recovery_is_told_and_never_makes_it_worse():
     plain = compressed(taught(), ModelBudget(keep=0.45))
     model = taught()
     recipe = Recipe(**QUICK, recovery_seconds=1.0, recovered="blocks")
@@ -388,9 +386,20 @@ def test_ctrl_c_in_recovery_keeps_the_calibration_and_the_model(tmp_path, monkey
     assert thin_layers(model)
 
 
-def test_a_layer_that_refuses_its_part_is_an_error_and_no_silent_dense(monkeypatch):
-    from narrows.models import _apply
+def test_moments_that_wait_on_the_disk_give_the_same_model(tmp_path, monkeypatch):
+    model, other = taught(), taught()
+    compressed(model)
+    # 400 KiB: some layers' moments at a time, the largest alone takes 160.
+    monkeypatch.setattr(_compress_job, "MOMENTS_SHARE", machine().memory_bytes // (400 << 10))
+    said = []
 
+    compressed(other, store=tmp_path, progress=lambda what, *_: said.append(what))
+
+    assert any(what.startswith("calibration tokens, pass 4 of") for what in said)
+    assert all(torch.equal(*pair) for pair in zip(model.parameters(), other.parameters(), strict=True))
+
+
+def test_a_layer_that_refuses_its_part_is_an_error_and_no_silent_dense(monkeypatch):
     monkeypatch.setattr(
         _apply, "_refusal", lambda name, *_: "it would rather not" if name.endswith("up_proj") else None
     )

@@ -106,10 +106,9 @@ def test_it_stops_at_the_time_that_was_given(made, student):
 
     found = recover_(student, one.model, one.reading.training, seconds=0.5)
 
-    gone = time.monotonic() - started
-    one_step = found.seconds / found.steps
-    assert 0.5 <= found.seconds <= 0.5 + 10 * one_step  # the last step is finished; steps differ in time
-    assert gone <= found.seconds + 1.0
+    # The step that runs when the time is over is finished; it takes milliseconds, but a busy machine stalls.
+    assert 0.5 <= found.seconds <= time.monotonic() - started < 5.0
+    assert found.steps > 1
 
 
 @pytest.mark.usefixtures("_counted")

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from narrows._values import Moments
 
 
-def head_moments(weight: torch.Tensor, bias: torch.Tensor | None, moments: Moments, *, heads: int) -> torch.Tensor:
+def head_moments(
+    weight: torch.Tensor, bias: torch.Tensor | None, moments: Moments, *, heads: int, centred: bool = False
+) -> torch.Tensor:
     """Return E[z z^T] of every head's vector z = W_h x + b_h, (H, K, K) float64.
 
     The bias is inside: x counts as [x; 1], whose second moment the mean completes.
@@ -27,6 +29,8 @@ def head_moments(weight: torch.Tensor, bias: torch.Tensor | None, moments: Momen
         bias: (H K,), or None.
         moments: of x; its `inputs` (D, D) and `mean` (D,).
         heads: H.
+        centred: of z less its mean. For keys without rotary positions: what all keys have in common adds one number
+            to all scores of a row, which the softmax does not see.
 
     Raises:
         ShapeError: sizes that do not fit together.
@@ -36,7 +40,10 @@ def head_moments(weight: torch.Tensor, bias: torch.Tensor | None, moments: Momen
     w_HKD = weight.detach().to(torch.float64).reshape(heads, -1, weight.shape[1])
     inputs, mean = (t.to(w_HKD) for t in (moments.inputs, moments.mean))
     second_HKK = w_HKD @ inputs @ w_HKD.mT
-    if bias is not None:
+    if centred:
+        mean_HK = w_HKD @ mean
+        second_HKK = second_HKK - mean_HK[..., None] * mean_HK[:, None]
+    elif bias is not None:
         b_HK = bias.detach().to(torch.float64).reshape(heads, -1)
         cross_HKK = (w_HKD @ mean)[..., None] * b_HK[:, None]
         second_HKK = second_HKK + cross_HKK + cross_HKK.mT + b_HK[..., None] * b_HK[:, None]

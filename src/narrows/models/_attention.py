@@ -194,9 +194,10 @@ def _possible(
 
 def _scores(dense: DenseAttention, inputs: Moments, width: int, frequencies: Tensor | None, context: int) -> HeadMaps:
     queries = head_moments(dense.query.weight, dense.query.bias, inputs, heads=dense.heads).cpu()
-    keys = head_moments(dense.key.weight, dense.key.bias, inputs, heads=dense.groups).cpu()
+    is_turned = dense.pairs is not None
+    keys = head_moments(dense.key.weight, dense.key.bias, inputs, heads=dense.groups, centred=not is_turned).cpu()
     summed = grouped(queries, dense.groups)
-    if dense.pairs is None:
+    if not is_turned:
         return query_key(summed, keys).at(width)
     if frequencies is None:
         raise InputError("the model has rotary positions, but no module of it holds their frequencies (inv_freq).")

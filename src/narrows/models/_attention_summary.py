@@ -16,7 +16,8 @@ class AttentionChange:
         name: of the module in the model; kind: its class before.
         heads, groups, width: H, G and K; 0 where they were not read.
         query_key_width, value_width: R and F; K where they stay.
-        query_key_error: expected relative error of the scores; None: they stay.
+        query_key_error: expected relative error of the scores (without rotary positions, of what the softmax sees of
+            them); None: they stay.
         value_error: expected relative error of what the heads add; None: they stay.
         reason: why nothing or not everything was done; empty: all that was asked for.
     """

@@ -6,9 +6,9 @@ Letters: N windows, T tokens a window.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 import torch
 
@@ -56,7 +56,11 @@ MOMENTS_SHARE = 4  # of the device's memory, at most a quarter holds moments at 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One call of `compress_`, with its arguments; each step is made when it is first asked for."""
+    """One call of `compress_`, with its arguments; each step is made when it is first asked for.
+
+    Attributes:
+        tokens: that each layer's moments are over, as far as they were looked at.
+    """
 
     model: nn.Module
     budget: ModelBudget
@@ -67,6 +71,7 @@ class Job:
     patterns: tuple[str, ...] = ()
     store: str | PathLike[str] | None = None
     progress: Progress = None
+    tokens: dict[str, int] = field(default_factory=dict, init=False)
 
     def check(self) -> None:
         """Raise where the job cannot be done as it was asked for; nothing long has run by then."""
@@ -129,7 +134,9 @@ class Job:
     @cached_property
     def short_of_tokens(self) -> tuple[str, ...]:
         """A sentence for each size of input that fewer tokens were read for than it has features."""
-        return short_of_tokens(self.targets, self.moments)
+        _ = self.options  # has looked at every layer's moments; those of a large model are on the disk
+        counts = {name: _Count(tokens) for name, tokens in self.tokens.items()}
+        return short_of_tokens(self.targets, cast("Mapping[str, Moments]", counts))
 
     @cached_property
     def times(self) -> Times | None:
@@ -219,7 +226,9 @@ class Job:
     def _decomposed(self, target: Target) -> Weighted:
         weight: torch.Tensor = target.module.weight  # type: ignore[assignment]
         weight_ED = weight.T if target.is_transposed else weight
-        return weighted(weight_ED, self.moments[target.name], method=self.recipe.method)
+        found = self.moments[target.name]
+        self.tokens[target.name] = found.tokens
+        return weighted(weight_ED, found, method=self.recipe.method)
 
     def _told(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
         """Yield items, and tell how many are done."""
@@ -229,3 +238,9 @@ class Job:
             yield one
         if self.progress is not None:
             self.progress(what, len(items), len(items))
+
+
+class _Count(NamedTuple):
+    """What `short_of_tokens` reads of moments."""
+
+    tokens: int
