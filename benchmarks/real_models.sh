@@ -15,7 +15,7 @@ export HF_HUB_OFFLINE=1
 mkdir -p "$out" "$results"
 
 echo "== SmolLM2-135M: 90 % of the numbers of its block linears"
-"$narrows" compress models/smollm2 "$out/smollm2-narrow" --texts $text --budget keep=0.9 --autocast bfloat16
+"$narrows" compress models/smollm2 "$out/smollm2-narrow" --texts $text --budget keep=0.9
 "$narrows" check "$out/smollm2-narrow" --against models/smollm2 --workload prefill:512x1 --workload decode:512x1 \
     -o "$results/smollm2-check-cpu.json"
 "$python" examples/load_and_write.py "$out/smollm2-narrow" "The strait between the two islands is"
