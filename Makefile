@@ -3,17 +3,19 @@
 PYTHON ?= python3
 TORCH_INDEX ?=
 MINUTES ?= 8
+SCALE ?= 1
+JOBS ?= 2
 
 BIN := .venv/bin
 READY := .venv/.ready
-CHECKED := src tests benchmarks tools examples docs
+CHECKED := src tests benchmarks soak tools examples docs
 RESULTS := benchmarks/results
 PIP_FLAGS := --disable-pip-version-check --no-input -q -c constraints.txt \
              $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help test bench gpu speed docs screenshots models real narrow clean
+.PHONY: help test bench gpu speed docs screenshots models real narrow soak mutants clean
 
 help:
 	@echo "make test         set up, then every check: lint, format, types, floors, tests"
@@ -24,6 +26,8 @@ help:
 	@echo "make screenshots  remake docs/screenshots (needs Chromium)"
 	@echo "make models       download two real models, texts, and record activations into models/ (about 210 MB)"
 	@echo "make narrow       compress those models, check them, and let one write: about 20 minutes"
+	@echo "make soak         try to break it for up to 90 minutes on 2 cores; SCALE=0.1 for a tenth"
+	@echo "make mutants      change its source in 300 places and see that tests notice: up to 90 minutes on 2 cores"
 	@echo "make real         measure layers of those models into $(RESULTS)/"
 
 test: $(READY)
@@ -75,6 +79,12 @@ real: $(READY) models/.ready
 
 narrow: $(READY) models/.ready
 	BIN=$(BIN) benchmarks/real_models.sh
+
+soak: $(READY)
+	$(BIN)/python -m soak --scale $(SCALE) --jobs $(JOBS) --output build/soak.json
+
+mutants: $(READY)
+	$(BIN)/python -m soak mutants --scale $(SCALE) --jobs $(JOBS) --output build/mutants.json
 
 clean:
 	rm -rf build .venv .venv-models .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

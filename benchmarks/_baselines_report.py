@@ -27,12 +27,13 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """Return for each row of ours whether it meets its target and lies below every baseline of its seed."""
+    """Return for each row that has a target whether it meets its target and lies below every baseline of its seed."""
     found = []
     for one in rows:
-        if one["method"] != "ours" or one["keep"] not in TARGETS:
+        most = TARGETS.get(one["method"], {}).get(one["keep"])
+        if most is None:
             continue
-        ratio, most = one["texts"]["wikipedia"]["ratio"]["value"], TARGETS[one["keep"]]
+        ratio = one["texts"]["wikipedia"]["ratio"]["value"]
         rivals = {
             other["method"]: other["texts"]["wikipedia"]["ratio"]["value"]
             for other in rows
@@ -41,7 +42,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
         best = min(rivals, key=rivals.__getitem__, default=None)
         against = "no baseline measured" if best is None else f"best baseline {best} {rivals[best]:.3f}"
         found.append(
-            f"keep {one['keep']}, seed {one['seed']}: {ratio:.3f} x dense, at most {most} wanted: "
+            f"{one['method']} at keep {one['keep']}, seed {one['seed']}: {ratio:.3f} x dense, at most {most} wanted: "
             f"{'yes' if ratio <= most else 'no'}; {against}"
         )
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from _baselines import by_loss, kept, kinds, rank_at, uniform
@@ -138,7 +138,10 @@ def ours(run: Run, method: str, keep: float) -> Outcome:
         for kind, names in kinds(layers).items()
     }
     forms = [one.chosen.form for one in made.plan.layers]
-    more = {"predicted_damage": made.plan.damage, "pivot_layers": forms.count("pivot")}
+    more: dict[str, Any] = {"predicted_damage": made.plan.damage, "pivot_layers": forms.count("pivot")}
+    more["shared_layers"] = sum(bool(one.chosen.stack) for one in made.plan.layers)
+    if made.recovery is not None:
+        more["recovery"] = asdict(made.recovery)
     return Outcome(run.losses(model), made.plan.kept, by_kind, forms.count("dense"), more)
 
 

@@ -5,7 +5,10 @@ Letters: N windows, T tokens.
 
 from __future__ import annotations
 
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ from narrows.models._texts import read_documents, split, windows
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
     from narrows.models._texts import Parts, Windows
 
 PROBE_WINDOWS = 4  # 2048 tokens in each of LEMS's probes
+
+
+NORMS = {  # that a method's factors are best in
+    "plain": "plain",
+    "asvd": "scaled",
+    "svd-llm": "whitened",
+    "svd-llm-v2": "whitened",
+    "two-sided": "two-sided",
+    **dict.fromkeys(LEMS, "two-sided"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,24 +144,35 @@ class Run:
         """Return a model's losses on every check text."""
         return {name: losses(model, windows, self.arguments.autocast) for name, windows in self.check.items()}
 
-    def factored(self, method: str) -> dict[str, Factored]:
-        """Return every layer's factors by the factorisation of a method; made and kept on the CPU."""
+    def factored(self, method: str) -> Mapping[str, Factored]:
+        """Return every layer's factors by the factorisation of a method; made once, and kept on the CPU."""
+        norm = NORMS[method]
+        if norm not in self._factored:
+            self._factored[norm] = self._all_factored(norm)
+        return self._factored[norm]
+
+    @cached_property
+    def _factored(self) -> dict[str, Mapping[str, Factored]]:
+        return {}
+
+    def _all_factored(self, norm: str) -> Mapping[str, Factored]:
         made: dict[str, Callable[[str, Tensor], Factored]] = {
             "plain": lambda _, weight: plain(weight),
-            "asvd": lambda name, weight: scaled(weight, self.means[name]),
-            "svd-llm": lambda name, weight: whitened(weight, self.moments[name].inputs),
-            "svd-llm-v2": lambda name, weight: whitened(weight, self.moments[name].inputs),
+            "scaled": lambda name, weight: scaled(weight, self.means[name]),
+            "whitened": lambda name, weight: whitened(weight, self.moments[name].inputs),
+            "two-sided": lambda name, weight: two_sided(
+                weight, self.moments[name].inputs, self.moments[name].gradients
+            ),
         }
-        own = made.get(method, self._two_sided)
-        found = {}
-        for name, weight in self.layers.weights.items():
-            found[name] = own(name, weight.cpu())
-            step(f"factorising, {method}", len(found), len(self.layers.weights))
+        weights = {name: weight.cpu() for name, weight in self.layers.weights.items()}
+        _ = self.means if norm == "scaled" else self.moments  # made here once, not by every thread
+        with one_thread_each(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            waiting = {name: pool.submit(made[norm], name, weight) for name, weight in weights.items()}
+            found = {}
+            for name, one in waiting.items():
+                found[name] = one.result()
+                step(f"factorising, {norm}", len(found), len(weights))
         return found
-
-    def _two_sided(self, name: str, weight: Tensor) -> Factored:
-        own = self.moments[name]
-        return two_sided(weight, own.inputs, own.gradients)
 
     def choices(self, method: str, factored: Mapping[str, Factored]) -> dict[str, list[Choice]]:
         """Return what each layer could become, by LEMS's probes."""
@@ -166,6 +190,17 @@ class Run:
     def _logits(self, ids_NT: Tensor) -> Tensor:
         with torch.inference_mode(), passes(self.device, self.arguments.autocast):
             return torch.cat([self.model(input_ids=ids, use_cache=False).logits for ids in ids_NT.split(BATCH)])
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let torch's operations use one thread each: many run at a time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def say(line: str) -> None:

@@ -1,26 +1,28 @@
 # ruff: noqa: D400 (the first line is the question)
-"""What do narrow heads buy and cost in a whole model: time, bytes of the cache, perplexity, by length?
+r"""What do narrow heads buy and cost in a whole model: time, bytes of the cache and quality, at each length?
 
-SmolLM2-135M, its heads narrowed after calibration on 24 windows of 512 tokens of Wikipedia, averaged at the longest
-length asked for. For each length:
+A model's heads are narrowed after calibration on Wikipedia, to widths QUERY_KEY:VALUE, all else stays dense. Dense is
+the model as transformers runs it, with torch's scaled_dot_product_attention. For each workload:
 
-    prefill      one forward pass over a prompt of that length, logits of the last token only
-    decode       one more token after a cache of that length
-    cache        bytes of keys and values of one sequence
-    perplexity   of windows of that length from other documents, the same for every variant
+    prefill:TxB   one forward pass over B prompts of T tokens, logits of the last token only
+    decode:TxB    one more token of B sequences after a cache of T tokens, and the bytes of that cache, a sequence
 
-A round takes one sample of each variant in turn; a speedup is dense time / time by round, its median with a 99 %
-interval. Widths are QUERY_KEY:VALUE of 64. Dense is the model as transformers runs it.
+A round takes one sample of every variant in turn; a speedup is dense time / time by round, its median with a 99 %
+interval, and "faster" only where that is beyond a tie. At each length of a prefill, on documents that nothing was
+calibrated on: perplexity and KL against dense of a causal model, the cosine of embeddings with dense of an encoder,
+with 95 % intervals over documents.
 
-    python benchmarks/attention_model.py                                            a CPU: tens of minutes on two cores
-    python benchmarks/attention_model.py --device cuda --dtype bfloat16 --lengths 512,2048,8192 --batch 16
+    python benchmarks/attention_model.py                                    a CPU: tens of minutes; needs `make models`
+    python benchmarks/attention_model.py --device cuda --dtype bfloat16 \
+        --workloads prefill:512x64,prefill:2048x16,prefill:8192x4,decode:512x64,decode:2048x64,decode:8191x64
+    python benchmarks/attention_model.py --model models/minilm --workloads prefill:16x64,prefill:128x8,prefill:512x2
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import math
+import statistics
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,226 +34,227 @@ import narrows
 from _gpu import command, save
 from narrows._machine import conditions
 from narrows._stats import paired_ratio
-from narrows.models._attention import AttentionWidths, attention_, attention_inputs
+from narrows.models import AttentionWidths
+from narrows.models._attention import attention_, attention_inputs, attention_layers
 from narrows.models._calibrate import calibrate
 from narrows.models._match import targets
+from narrows.models._perplexity import dense_quality, language_quality, paired_losses
+from narrows.models._similarity import Seen, embeddings, encoder_quality
+from narrows.models._speed import request, times
 from narrows.models._texts import read_documents, split, windows
+from narrows.models.families import family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
 MODELS = Path(__file__).parents[1] / "models"
-TEXT = MODELS / "texts" / "wikipedia.jsonl"
 OUTPUT = Path(__file__).parent / "results" / "attention-model-cpu.json"
+WORKLOADS = "prefill:128x1,prefill:512x1,prefill:2048x1,decode:128x1,decode:512x1,decode:2048x1"
 CALIBRATED, WINDOW = 24, 512
-HEAD = 64
-WARM_UP = 2
-SAMPLE_S = 0.2  # a sample repeats a call until it is this long
+# Of the heads' width. Fused kernels run at the larger of both: widths that differ save bytes, equal ones time too.
+SHARES = ((1 / 2, 1), (3 / 4, 3 / 4), (1 / 2, 1 / 2))
+DOCUMENTS = 32
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One model to compare.
+class Variants:
+    """The same model with heads of several widths.
 
     Attributes:
-        name: "dense" or its widths.
-        model: ready to run.
-        errors: mean expected error over layers of the scores and of what heads add.
+        models: "dense" first, then "QUERY_KEY:VALUE".
+        errors: by the name of a narrow one, mean expected errors over layers; what stayed dense has none.
+        tokenizer, checked: what quality is measured with.
     """
 
-    name: str
-    model: Any
-    errors: dict[str, float]
+    models: dict[str, Any]
+    errors: dict[str, dict[str, float]]
+    tokenizer: Any
+    checked: tuple[str, ...]
 
-
-@dataclass(frozen=True)
-class Work:
-    """What is asked of every variant at one length."""
-
-    length: int
-    batch: int
-    rounds: int
-    device: str
-    ids_NT: torch.Tensor
+    @property
+    def is_causal(self) -> bool:
+        """The model writes text."""
+        return bool(self.models["dense"].can_generate())
 
 
 def main() -> None:
     """Measure, print and record."""
-    arguments = parsed()
-    began = time.perf_counter()
-    lengths = tuple(int(part) for part in arguments.lengths.split(","))
-    parts = split(read_documents(TEXT), seed=0)
-    made, tokenizer = variants(arguments, parts.calibration, max(lengths))
-    before = conditions(arguments.device)
-    rows = []
-    for length in lengths:
-        number = max(1, arguments.tokens // length)
-        ids_NT = windows(parts.check, tokenizer, tokens=length, number=number, seed=0).ids_NT
-        work = Work(length, arguments.batch, arguments.rounds, arguments.device, ids_NT.to(arguments.device))
-        rows += list(measured(made, work))
+    import transformers
+
+    arguments, began = parsed(), time.perf_counter()
+    workloads = [narrows.Workload.parse(text) for text in arguments.workloads.split(",")]
+    made, before = opened(arguments, max(one.tokens for one in workloads)), conditions(arguments.device)
+    speed = [row for one in workloads for row in speeds(made, one, torch.device(arguments.device))]
+    lengths = dict.fromkeys(one.tokens for one in workloads if one.phase == "prefill")
+    quality = [row for length in lengths for row in qualities(made, length, arguments.tokens)]
     record = {
         "question": (__doc__ or "").splitlines()[0],
         "command": command(),
         "machine": asdict(narrows.machine(arguments.device)),
+        "transformers": transformers.__version__,
         "conditions": before,
         "conditions_after": conditions(arguments.device),
-        "threads": torch.get_num_threads(),
-        "dtype": arguments.dtype,
-        "batch": arguments.batch,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": narrows.__version__,
         "seconds": round(time.perf_counter() - began, 1),
-        "variants": [{"name": one.name, **one.errors} for one in made],
-        "rows": rows,
+        "model": arguments.model.name,
+        "dtype": arguments.dtype,
+        "dense_attention": made.models["dense"].config._attn_implementation,  # noqa: SLF001 (it has no other name)
+        "calibrated_tokens": CALIBRATED * WINDOW,
+        "expected_errors": made.errors,
+        "speed": speed,
+        "quality": quality,
     }
+    for line in verdicts(speed):
+        print(line)
     save(arguments.output, record)
 
 
 def parsed() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[1])
+    parser.add_argument("--model", type=Path, default=MODELS / "smollm2")
+    parser.add_argument("--texts", type=Path, default=MODELS / "texts" / "wikipedia.jsonl")
     parser.add_argument("--output", default=str(OUTPUT), help='JSON to write; "-" writes none')
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--lengths", default="128,512,2048", help="tokens, separated by commas")
-    parser.add_argument("--widths", default="48:64,32:64,32:48", help="QUERY_KEY:VALUE, separated by commas")
-    parser.add_argument("--batch", type=int, default=1, help="sequences at a time")
-    parser.add_argument("--rounds", type=int, default=12)
-    parser.add_argument("--tokens", type=int, default=4096, help="for perplexity, at each length")
+    parser.add_argument("--workloads", default=WORKLOADS, help="prefill:TOKENSxBATCH, decode:CONTEXTxBATCH")
+    parser.add_argument("--widths", help="QUERY_KEY:VALUE, separated by commas; else 3/4 and 1/2 of the heads")
+    parser.add_argument("--tokens", type=int, default=16384, help="for perplexity, at each length")
     return parser.parse_args()
 
 
-def variants(arguments: argparse.Namespace, documents: tuple[str, ...], context: int) -> tuple[list[Variant], Any]:
-    """Return the dense model, one narrowed copy for each pair of widths, and the tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def opened(arguments: argparse.Namespace, context: int) -> Variants:
+    """Return the dense model and a narrow copy for each pair of widths."""
+    from transformers import AutoTokenizer
 
-    folder = MODELS / "smollm2"
-    if not TEXT.exists() or not (folder / "config.json").exists():
-        raise SystemExit(f"{MODELS} lacks models or texts: run `make models` first.")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    dense = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(arguments.device)
-    names = attention_inputs(dense)
-    text = windows(documents, tokenizer, tokens=WINDOW, number=CALIBRATED, seed=0).ids_NT
-    moments = calibrate(dense, text, targets(dense, lambda _, name: name in names), gradients=False)
+    if not arguments.texts.exists() or not (arguments.model / "config.json").exists():
+        raise SystemExit(f"{arguments.model} or {arguments.texts} is missing: run `make models`.")
+    tokenizer = AutoTokenizer.from_pretrained(arguments.model)
+    dense: Any = narrows.load(arguments.model, device=arguments.device, dtype=torch.float32)
+    parts = split(read_documents(arguments.texts), seed=0)
+    window = min(WINDOW, dense.config.max_position_embeddings)
+    text = windows(parts.calibration, tokenizer, tokens=window, number=CALIBRATED * WINDOW // window, seed=0)
+    asked = widths_of(dense, arguments.widths)
+    names = {name for one in asked.values() for name in attention_inputs(dense, one)}
+    moments = calibrate(dense, text.ids_NT, targets(dense, lambda _, name: name in names), gradients=False)
     dtype = getattr(torch, arguments.dtype)
-    made = [Variant("dense", copy.deepcopy(dense).to(dtype), {})]
-    for widths in arguments.widths.split(","):
-        query_key, value = (int(part) for part in widths.split(":"))
+    models, errors = {"dense": copy.deepcopy(dense).to(dtype)}, {}
+    for name, widths in asked.items():
         model = copy.deepcopy(dense)
-        summary = attention_(model, moments, AttentionWidths(query_key, value), context=context)
-        errors = {
-            "scores_error": _mean([layer.query_key_error for layer in summary.layers]),
-            "values_error": _mean([layer.value_error for layer in summary.layers]),
+        layers = attention_(model, moments, widths, context=context).layers
+        models[name] = model.to(dtype)
+        errors[name] = means(scores=[one.query_key_error for one in layers], values=[one.value_error for one in layers])
+    return Variants(models, errors, tokenizer, parts.check)
+
+
+def widths_of(model: Any, asked: str | None) -> dict[str, AttentionWidths]:
+    """Return the widths that are asked for, by name; by default shares of the model's own."""
+    if asked is None:
+        module = next(module for _, module in attention_layers(model))
+        family = family_of(module)
+        assert family is not None, f"{type(module).__name__} is of no known family"
+        K = family.sizes(module).width
+        asked = ",".join(f"{int(K * first)}:{int(K * second)}" for first, second in SHARES)
+    pairs = {name: [int(part) for part in name.split(":")] for name in asked.split(",")}
+    return {name: AttentionWidths(query_key=first, value=second) for name, (first, second) in pairs.items()}
+
+
+def means(**errors: Sequence[float | None]) -> dict[str, float]:
+    """Return the mean of those errors that there are."""
+    known = {name: [one for one in found if one is not None] for name, found in errors.items()}
+    return {name: statistics.mean(found) for name, found in known.items() if found}
+
+
+def speeds(made: Variants, workload: narrows.Workload, device: torch.device) -> Iterator[dict[str, Any]]:
+    """Yield one row for each variant, all timed together."""
+    with torch.inference_mode():
+        requests = {name: request(model, workload, seed=0) for name, model in made.models.items()}
+    samples = times(requests, device)
+    for name, ns in samples.items():
+        ratio = paired_ratio(samples["dense"], ns)
+        row = {
+            "workload": str(workload),
+            "variant": name,
+            "ms": statistics.median(ns) / 1e6,
+            "speedup": asdict(ratio),
+            "verdict": ratio.verdict,
+            "samples_ns": ns,
         }
-        made.append(Variant(widths, model.to(dtype), errors))
-    return made, tokenizer
-
-
-@torch.inference_mode()
-def measured(made: list[Variant], work: Work) -> Iterator[dict[str, object]]:
-    """Yield one row for each variant at one length."""
-    prompts = {one.name: prefill(one.model, work) for one in made}
-    caches = {one.name: filled(one.model, work) for one in made}
-    steps = {one.name: decode(one.model, caches[one.name], work) for one in made}
-    times = {what: in_turn(calls, work) for what, calls in (("prefill", prompts), ("decode", steps))}
-    for one in made:
-        row: dict[str, object] = {"length": work.length, "variant": one.name}
-        for what, samples in times.items():
-            row[f"{what}_ms"] = sorted(samples[one.name])[len(samples[one.name]) // 2] * 1e3
-            row[f"{what}_speedup"] = asdict(paired_ratio(samples["dense"], samples[one.name]))
-        row["cache_bytes"] = cache_bytes(caches[one.name]) // work.batch
-        row["perplexity"], row["predicted_tokens"] = perplexity(one.model, work.ids_NT)
-        print(line(row), flush=True)
+        if workload.phase == "decode":
+            row["cache_bytes"] = requests[name].held_bytes // workload.batch
+        print(speed_line(row), flush=True)
         yield row
 
 
-def prefill(model: Any, work: Work) -> Callable[[], object]:
-    """Return one forward pass over a prompt."""
-    ids = _prompt(work)
-    return lambda: model(ids, logits_to_keep=1, use_cache=True)
+def qualities(made: Variants, length: int, tokens: int) -> list[dict[str, Any]]:
+    """Return one row for each variant: what it makes of text in windows of a length, beside dense."""
+    rows = causal_quality(made, length, tokens) if made.is_causal else encoder_cosines(made, length)
+    for row in rows:
+        print(quality_line(row), flush=True)
+    return rows
 
 
-def filled(model: Any, work: Work) -> Any:
-    """Return the cache after a prompt."""
-    return model(_prompt(work), logits_to_keep=1, use_cache=True).past_key_values
+def causal_quality(made: Variants, length: int, tokens: int) -> list[dict[str, Any]]:
+    """Return perplexity, and for the narrow ones its ratio to dense's, KL and agreement."""
+    text = windows(made.checked, made.tokenizer, tokens=length, number=max(1, tokens // length), seed=0)
+    others = {name: model for name, model in made.models.items() if name != "dense"}
+    losses, paired = paired_losses(made.models["dense"], others, text.ids_NT)
+    found = {"dense": dense_quality(losses)}
+    found |= {name: language_quality(name, losses, one, text.documents_N, 0) for name, one in paired.items()}
+    read = {"length": length, "windows": len(text.ids_NT), "documents": len(set(text.documents_N.tolist()))}
+    return [{**read, "variant": name, **measured(asdict(one))} for name, one in found.items()]
 
 
-def decode(model: Any, cache: Any, work: Work) -> Callable[[], object]:
-    """Return one more token after the cache, which is then as long as before."""
-    ids = _prompt(work)[:, :1]
-
-    def step() -> None:
-        model(ids, past_key_values=cache, use_cache=True)
-        cache.crop(-1)
-
-    return step
-
-
-def in_turn(calls: dict[str, Callable[[], object]], work: Work) -> dict[str, list[float]]:
-    """Return seconds a call, one sample of each variant in every round."""
-    for call in calls.values():
-        timed(call, WARM_UP, work.device)
-    fastest = min(timed(call, 1, work.device) for call in calls.values())
-    repeats = max(1, math.ceil(SAMPLE_S / fastest))
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(work.rounds):
-        for name, call in calls.items():
-            samples[name].append(timed(call, repeats, work.device) / repeats)
-    return samples
+def encoder_cosines(made: Variants, length: int) -> list[dict[str, Any]]:
+    """Return the mean cosine with dense of embeddings of documents cut at a length."""
+    texts = made.checked[:DOCUMENTS]
+    seen = {
+        name: Seen(embeddings(name, model, made.tokenizer, texts, tokens=length)) for name, model in made.models.items()
+    }
+    found = {name: encoder_quality(seen["dense"], one, None, seed=0) for name, one in seen.items() if name != "dense"}
+    read = {"length": length, "documents": len(texts)}
+    return [{**read, "variant": name, **measured(asdict(one))} for name, one in found.items()]
 
 
-def timed(call: Callable[[], object], repeats: int, device: str) -> float:
-    """Return seconds of so many calls, until the device has finished."""
-    _wait(device)
-    began = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    _wait(device)
-    return time.perf_counter() - began
+def measured(quality: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was measured of a quality."""
+    return {name: one for name, one in quality.items() if one is not None}
 
 
-def cache_bytes(cache: Any) -> int:
-    """Return bytes of all keys and values."""
-    return sum(part.numel() * part.element_size() for layer in cache.layers for part in (layer.keys, layer.values))
-
-
-@torch.inference_mode()
-def perplexity(model: Any, ids_NT: torch.Tensor) -> tuple[float, int]:
-    """Return perplexity over windows, and how many tokens were predicted."""
-    total, count = 0.0, 0
-    for ids in ids_NT:
-        logits = model(ids[None]).logits[0, :-1].float()
-        total += float(torch.nn.functional.cross_entropy(logits, ids[1:], reduction="sum"))
-        count += len(ids) - 1
-    return math.exp(total / count), count
-
-
-def line(row: dict[str, Any]) -> str:
+def speed_line(row: dict[str, Any]) -> str:
     """Return a row as text."""
-    times = "  ".join(
-        f"{what} {row[f'{what}_ms']:8.2f} ms {row[f'{what}_speedup']['value']:.2f}x "
-        f"[{row[f'{what}_speedup']['low']:.2f}, {row[f'{what}_speedup']['high']:.2f}]"
-        for what in ("prefill", "decode")
-    )
-    return (
-        f"{row['length']:6} tokens  {row['variant']:7} {times}  cache {row['cache_bytes'] / 1e6:7.2f} MB  "
-        f"perplexity {row['perplexity']:.3f}"
-    )
+    text = f"{row['workload']:16} {row['variant']:7} {row['ms']:9.2f} ms"
+    if row["variant"] != "dense":
+        one = row["speedup"]
+        text += f"  {one['value']:.2f}x [{one['low']:.2f}, {one['high']:.2f}] {row['verdict']}"
+    return text + (f"  cache {row['cache_bytes'] / 1e6:.2f} MB" if "cache_bytes" in row else "")
 
 
-def _prompt(work: Work) -> torch.Tensor:
-    """Return (B, T) tokens; a batch repeats the first window, whose content no time depends on."""
-    return work.ids_NT[:1].expand(work.batch, -1).contiguous()
+def quality_line(row: dict[str, Any]) -> str:
+    """Return a row as text."""
+    text = f"{row['length']:5} tokens  {row['variant']:7}"
+    for name in ("perplexity", "ratio", "divergence", "agreement", "similarity"):
+        one = row.get(name)
+        if isinstance(one, dict):
+            ends = "" if one["low"] is None else f" [{one['low']:.4f}, {one['high']:.4f}]"
+            text += f"  {name} {one['value']:.4f}{ends}"
+        elif one is not None:
+            text += f"  {name} {one:.3f}"
+    return text
 
 
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def _mean(errors: list[float | None]) -> float:
-    known = [error for error in errors if error is not None]
-    return sum(known) / len(known) if known else 0.0
+def verdicts(speed: list[dict[str, Any]]) -> list[str]:
+    """Return for each workload what is fastest: dense, unless a narrow variant is faster beyond a tie."""
+    lines = []
+    for workload in dict.fromkeys(row["workload"] for row in speed):
+        faster = [row for row in speed if row["workload"] == workload and row["verdict"] == "faster"]
+        if faster:
+            best = max(faster, key=lambda row: row["speedup"]["value"])
+            lines.append(f"{workload}: {best['variant']} is fastest, {best['speedup']['value']:.2f}x dense")
+        else:
+            lines.append(f"{workload}: dense; nothing is faster beyond a tie")
+    return lines
 
 
 if __name__ == "__main__":

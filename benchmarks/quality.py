@@ -142,7 +142,7 @@ def opened(arguments: argparse.Namespace) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "version": narrows.__version__,
         "settings": settings,
-        "targets": {str(keep): most for keep, most in TARGETS.items()},
+        "targets": {name: {str(keep): most for keep, most in own.items()} for name, own in TARGETS.items()},
         "rows": known,
     }
 

@@ -1,5 +1,5 @@
 # ruff: noqa: D400 (the first line is the question)
-"""How much of the scores do narrow queries and keys lose, and does MiniLM with half their width rank words as before?
+"""How much of the scores do narrow queries and keys lose?
 
 Scores before the softmax of real layers on Wikipedia text, in windows of 512 tokens; calibration and test documents
 are disjoint, two seeds divide them. all-MiniLM-L6-v2: all 6 layers, all pairs of tokens in a window. SmolLM2-135M:
@@ -12,6 +12,8 @@ with a 95 % bootstrap interval over layers.
     projections          heads keep their width, the maps to them have rank R (queries and keys; keys alone)
     widths               heads of width R under rotary positions, against truncated projections of rank R
 
+What an encoder's embeddings lose by it: word_similarity.py. What it buys in a whole model: attention_model.py.
+
     python benchmarks/query_key.py                some minutes on two cores; needs models/ (make models)
     python benchmarks/query_key.py --output -
 """
@@ -19,7 +21,6 @@ with a 95 % bootstrap interval over layers.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import statistics
 import time
@@ -32,10 +33,9 @@ import torch
 
 import narrows
 from _query_key_methods import KEY_PROJECTIONS, PROJECTIONS, WIDTHS, WITHOUT_POSITIONS, Heads, Narrow
-from narrows.models._attention import AttentionWidths, attention_, attention_inputs, attention_layers
+from narrows.models._attention import AttentionWidths, attention_inputs, attention_layers
 from narrows.models._calibrate import calibrate
 from narrows.models._match import targets
-from narrows.models._similarity import embeddings
 from narrows.models._texts import read_documents, split, windows
 from narrows.models.families import family_of
 
@@ -47,13 +47,12 @@ if TYPE_CHECKING:
 
 MODELS = Path(__file__).parents[1] / "models"
 TEXT = MODELS / "texts" / "wikipedia.jsonl"
-PAIRS = MODELS / "texts" / "wordsim353.tsv"
 OUTPUT = Path(__file__).parent / "results" / "query-key-cpu.json"
 SEEDS = (0, 1)
 WINDOW, CALIBRATED, TESTED = 512, 24, 4
 EVERY = 3  # of SmolLM2's 30 layers
 BASELINE = "data-aware separate"
-WORD_WIDTHS = (24, 16, 8)
+NARROWEST = AttentionWidths(query_key=2)
 RESAMPLES = 2000
 
 Question = tuple[str, dict[str, Any], tuple[int, ...]]
@@ -83,7 +82,6 @@ def main() -> None:
         "version": narrows.__version__,
         "seconds": round(time.perf_counter() - began, 1),
         "summary": summary(rows),
-        "words": [line for seed in seeds for line in words(seed)],
         "rows": rows,
     }
     show(record)
@@ -112,7 +110,7 @@ def read(name: str, seed: int) -> Read:
     parts = split(read_documents(TEXT), seed=seed)
     calibrated = windows(parts.calibration, tokenizer, tokens=WINDOW, number=CALIBRATED, seed=seed)
     tested = windows(parts.check, tokenizer, tokens=WINDOW, number=TESTED, seed=seed)
-    names = attention_inputs(model)
+    names = attention_inputs(model, NARROWEST)
     chosen = targets(model, lambda _, one: one in names)
     return Read(model, calibrate(model, calibrated.ids_NT, chosen, gradients=False), tested.ids_NT)
 
@@ -280,32 +278,8 @@ def ratio(mine: dict[Any, dict[str, Any]], base: dict[Any, dict[str, Any]], fiel
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
-def words(seed: int) -> Iterator[dict[str, object]]:
-    """Yield MiniLM's rank correlation with people on WordSim-353, dense and with narrower queries and keys."""
-    from transformers import AutoTokenizer
-
-    given = read("minilm", seed)
-    tokenizer = AutoTokenizer.from_pretrained(MODELS / "minilm")
-    dense = agreement(given.model, tokenizer)
-    yield {"seed": seed, "width": None, "spearman": dense, "loss": 0.0}
-    for width in WORD_WIDTHS:
-        model = copy.deepcopy(given.model)
-        attention_(model, given.moments, AttentionWidths(query_key=width))
-        narrow = agreement(model, tokenizer)
-        yield {"seed": seed, "width": width, "spearman": narrow, "loss": dense - narrow}
-
-
-def agreement(model: nn.Module, tokenizer: Any) -> float:
-    """Return Spearman's correlation of cosines with how alike people find 353 pairs of words."""
-    from scipy.stats import spearmanr
-
-    lines = [line.split("\t") for line in PAIRS.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
-    left, right = (embeddings("minilm", model, tokenizer, [line[i] for line in lines], tokens=16) for i in (0, 1))
-    return float(spearmanr((left * right).sum(axis=1), [float(line[2]) for line in lines]).statistic)
-
-
 def show(record: dict[str, Any]) -> None:
-    """Print the summary and the words."""
+    """Print the summary."""
     print(
         "\nmodel    question           width  method                     error  predicted  ratio [95 %]          shape"
     )
@@ -317,10 +291,6 @@ def show(record: dict[str, Any]) -> None:
             f"{predicted:>10}  {found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]  "
             f"{line['shape_error']:.3f}"
         )
-    print("\nWordSim-353, MiniLM")
-    for line in record["words"]:
-        width = "dense" if line["width"] is None else f"width {line['width']} of 32"
-        print(f"seed {line['seed']}  {width:14}  {line['spearman']:.4f}  loss {line['loss']:+.4f}")
 
 
 if __name__ == "__main__":

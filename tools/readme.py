@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from readme_gpu import section
+from readme_models import section as models_section
 from reference import write_or_check
 
 from narrows import Report
@@ -39,6 +40,7 @@ def readme(text: str, root: Path = ROOT) -> str:
     """Return the README with its measured parts made from the recorded report under `root`."""
     path = root / RECORDED
     text = between(text, "h200", section(path.parent))
+    text = between(text, "models", models_section(path.parent))
     if not path.exists():
         return between(between(text, "table", UNRECORDED), "transcript", UNRECORDED)
     report = Report.from_json(path.read_bytes(), source=str(RECORDED))

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from narrows.bench import measure as measure
     from narrows.bench import tune as tune
     from narrows.decompose import factorize as factorize
+    from narrows.models import AttentionWidths as AttentionWidths
     from narrows.models import Recipe as Recipe
     from narrows.models import check as check
     from narrows.models import compress_ as compress_
     from narrows.models import load as load
+    from narrows.models import narrow_attention_ as narrow_attention_
     from narrows.models import save as save
+    from narrows.nn import LowRankAttention as LowRankAttention
     from narrows.nn import LowRankBilinear as LowRankBilinear
     from narrows.nn import LowRankLinear as LowRankLinear
     from narrows.ops import attend as attend
@@ -54,11 +57,14 @@ _HOME = {
     "Report": "_values",
     "WeightSource": "_values",
     "Workload": "_values",
+    "AttentionWidths": "models",
     "Recipe": "models",
     "check": "models",
     "compress_": "models",
     "load": "models",
+    "narrow_attention_": "models",
     "save": "models",
+    "LowRankAttention": "nn",
     "LowRankBilinear": "nn",
     "LowRankLinear": "nn",
     "attend": "ops",

@@ -32,6 +32,18 @@ def _file(path, tensor, **changes):
     return WeightSource("w", "file", path=str(path), tensor=tensor, **changes)
 
 
+def test_heads_that_do_not_divide_the_rows_are_refused(model):
+    path, _ = model
+    source = _file(path, "q", right_path=str(path), right_tensor="k")
+    with pytest.raises(ShapeError, match=r"weight has 64 rows, which 3 heads do not divide: check --heads"):
+        make_operands(source, small(weights=(source,), heads=3))
+
+
+def test_heads_need_a_product_read_from_files():
+    with pytest.raises(InputError, match=r"heads=2 needs a product read from files: give --weight \(queries\) and"):
+        make_operands(GAUSSIAN, small(heads=2))
+
+
 def test_the_same_seed_makes_the_same_weight_and_another_seed_another():
     first, again, other = (make_operands(GAUSSIAN, small(seed=s)).exact() for s in (1, 1, 2))
     assert torch.equal(first, again)

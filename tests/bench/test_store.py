@@ -48,10 +48,33 @@ def test_every_commit_is_synced_and_logged_ahead(tmp_path):
         assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
 
 
-def test_a_second_run_on_the_same_store_is_told_to_wait(tmp_path):
-    with Store(tmp_path / "s.sqlite"), pytest.raises(ResourceError, match=r"s\.sqlite is in use by another run"):
-        Store(tmp_path / "s.sqlite")
-    Store(tmp_path / "s.sqlite").close()
+def test_a_second_run_on_the_same_store_waits_for_the_first_and_finds_what_it_kept(tmp_path):
+    first, told = Store(tmp_path / "s.sqlite"), []
+    first.add_sample("row", 0, 10.0, 1)
+
+    def waiting():
+        told.append(first.samples("row"))
+        first.close()
+
+    with Store(tmp_path / "s.sqlite", waiting=waiting) as second:
+        assert second.samples("row") == [(0, 10.0)]
+    assert told == [[(0, 10.0)]]
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "folder"])
+def test_a_store_that_is_gone_says_so_at_the_next_write(tmp_path, how):
+    path = tmp_path / "folder" / "s.sqlite"
+    with Store(path) as store:
+        store.add_sample("row", 0, 10.0, 1)
+        path.rename(tmp_path / "elsewhere")
+        if how == "replaced":
+            path.write_bytes(b"")
+        elif how == "folder":
+            path.mkdir()
+        with pytest.raises(
+            ResourceError, match=r"s\.sqlite is gone: its file was deleted.*what was measured is not kept"
+        ):
+            store.add_sample("row", 1, 10.0, 1)
 
 
 def test_a_foreign_file_is_refused_and_left_as_it_was(tmp_path):
@@ -67,14 +90,16 @@ def test_a_newer_store_is_refused(tmp_path):
     Store(path).close()
     with sqlite3.connect(path) as db:
         db.execute("UPDATE meta SET value = '99'")
+        db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(FileError, match=r"newer narrows \(schema 99, this one knows 1\)"):
+    with pytest.raises(FileError, match=r"newer narrows \(schema 99, this one knows 2\)"):
         Store(path)
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ResourceError, match="could not be opened"):
+    text = r"store .*s\.sqlite could not be opened \(.*\)\. Make its folder writable, or give --store another file"
+    with pytest.raises(ResourceError, match=text):
         Store(tmp_path / "file" / "s.sqlite")
 
 

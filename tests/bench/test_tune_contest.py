@@ -234,3 +234,15 @@ def test_on_a_gpu_one_call_is_tuned_in_both_modes(tmp_path, monkeypatch):
     where = entries[0].signature(torch.cuda.current_device())
     assert tuned.implementation(where) == entries[0].winner
     tuned.forget()
+
+
+def test_a_device_that_broke_down_ends_the_run_with_what_was_raised(monkeypatch):
+    def broken(_):
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", broken)
+    with pytest.raises(
+        ResourceError, match=r"the device broke down \(ValueError: first\)\. Every choice made before is kept; run the"
+    ):
+        _tune_contest._told(ValueError("first\nsecond"), torch.device("cuda:0"))
+    assert _tune_contest._told(ValueError("first\nsecond"), torch.device("cpu")) == "ValueError: first"

@@ -296,9 +296,11 @@ def row(method, ratio, keep=0.9, seed=0):
 
 def test_ours_is_judged_by_its_target_and_the_best_baseline_of_its_seed():
     rows = [row("ours", 1.05), row("lems-0.5", 1.09), row("plain", 1e6), row("lems-0.5", 1.01, seed=1)]
-    assert verdicts(rows) == ["keep 0.9, seed 0: 1.050 x dense, at most 1.08 wanted: yes; best baseline lems-0.5 1.090"]
+    assert verdicts(rows) == [
+        "ours at keep 0.9, seed 0: 1.050 x dense, at most 1.08 wanted: yes; best baseline lems-0.5 1.090"
+    ]
     assert verdicts([row("ours", 1.4, keep=0.8)]) == [
-        "keep 0.8, seed 0: 1.400 x dense, at most 1.35 wanted: no; no baseline measured"
+        "ours at keep 0.8, seed 0: 1.400 x dense, at most 1.35 wanted: no; no baseline measured"
     ]
     assert "1.05 [1.04, 1.06]" in report(rows)
 

@@ -12,17 +12,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from filelock import FileLock
 from safetensors.torch import save_file
 
 from bench.in_process import InProcess
 from narrows import Report
 from narrows.bench import _facts, _session, _sweep
-from narrows.bench._store import Store
 from narrows.cli import command
 
 SMALL = ("--tokens", "8,16", "--rank", "4", "--minutes", "0.001")
@@ -101,7 +102,7 @@ USAGE = [
     ("--shape 8x8 --minutes inf", "minutes=inf must be a finite number > 0"),
     ("--shape 8x8 --heads 3", "--heads=3 needs a product: give --weight and --weight-right"),
     ("--shape 8x8 --kv-heads 3", "--kv-heads=3 needs a product: give --weight and --weight-right"),
-    ("--weight-right @m.safetensors:w", "needs --weight, the left operand, too"),
+    ("--weight-right @m.safetensors:w", "m.safetensors:w needs --weight, the left operand, too"),
     ("--shape 8x8 " + W, "--shape=8x8 and --weight exclude each other: the file gives the shape"),
     ("--weight @m.safetensors", "must be FILE:TENSOR, e.g. model.safetensors:layers.0"),
     ("--weight @m.safetensors:", "must be FILE:TENSOR"),
@@ -152,7 +153,7 @@ def test_a_device_that_is_not_there_says_what_was_found(folder):
 def test_a_file_name_that_a_report_cannot_hold_is_refused(folder):
     result = measure(folder, "--weight \udcff.safetensors:w")
     assert result.exit_code == 2
-    assert "is not valid UTF-8: a report could not hold it. Rename the file" in result.stderr
+    assert ".safetensors' is not valid UTF-8: a report could not hold it. Rename the file" in result.stderr
 
 
 def test_numbers_that_overflow_on_the_way_have_no_time_and_say_so(folder):
@@ -225,11 +226,14 @@ def test_a_store_that_is_something_else_is_refused_and_left_as_it_was(folder, tm
     assert before is None or path.read_bytes() == before
 
 
-def test_a_second_run_on_one_store_says_that_it_is_in_use(folder, tmp_path):
-    with Store(tmp_path / "s.sqlite"):
-        result = measure(folder, "--shape 8x8", tmp_path / "s.sqlite")
-    check(result, 3, "s.sqlite is in use by another run. Wait until it ends, or give --store another file")
-    assert measure(folder, "--shape 8x8", tmp_path / "s.sqlite").exit_code == 0
+def test_a_second_run_on_one_store_says_that_it_waits(folder, tmp_path):
+    store = tmp_path / "s.sqlite"
+    lock = FileLock(f"{store}.lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(1.5, lock.release).start()
+    result = measure(folder, "--shape 8x8", store)
+    assert result.exit_code == 0
+    assert f"another run measures into {store}: waiting for its end" in result.stderr
 
 
 NARROWS = (sys.executable, "-m", "narrows", "measure", "--shape", "8x8", *SMALL)
@@ -270,7 +274,7 @@ def test_ctrl_c_while_starting_is_130_and_leaves_no_child(tmp_path):
         (b'{"schema": 1, "exper', "is not a complete JSON document"),
         (b"\xff\xfe\x00binary", "is not a complete JSON document"),
         (b"[]", "is JSON but not a narrows report"),
-        (b'{"schema": 99}', "has schema 99; this version of narrows reads up to 1. Update narrows"),
+        (b'{"schema": 99}', "has schema 99; this version of narrows reads up to 2. Update narrows"),
         (b'{"schema": 1}', "is not a valid narrows report"),
     ],
 )

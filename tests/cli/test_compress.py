@@ -52,9 +52,11 @@ def compress(dense, tmp_path):
 
 
 def test_a_folder_is_written_that_check_then_finds_within_its_budget(compress, dense, tmp_path):
-    result = compress("--budget", "keep=0.8")
+    page = tmp_path / "plan.html"
+    result = compress("--budget", "keep=0.8", "--html", page)
 
     assert result.exit_code == 0, result.output
+    assert "Perplexity / dense, measured" in page.read_text(encoding="utf-8")
     for text in ("Budget: at most 80 % of the numbers are kept", "perplexity / dense (95 %)", "Frontier"):
         assert text in result.stdout
     assert "model.layers.0.mlp.up_proj" in result.stdout
@@ -70,9 +72,11 @@ def test_a_folder_is_written_that_check_then_finds_within_its_budget(compress, d
 
 
 def test_no_exits_1_with_the_frontier_and_writes_nothing(compress, tmp_path):
-    result = compress("--budget", "keep=0.1")
+    page = tmp_path / "plan.html"
+    result = compress("--budget", "keep=0.1", "--html", page)
 
     assert result.exit_code == 1
+    assert "The frontier" in page.read_text(encoding="utf-8")
     assert "Frontier" in result.stdout
     assert "100.0 %" in result.stdout
     assert "error: No choice meets keep=0.1. The smallest keep is" in result.stderr
@@ -112,6 +116,7 @@ def test_another_budget_starts_from_the_same_calibration(compress, monkeypatch):
 def test_ctrl_c_keeps_what_was_calibrated_and_says_so(compress, monkeypatch, tmp_path):
     read, monotonic = _calibrate_run.Run._read, time.monotonic
     monkeypatch.setattr(_calibrate_run, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(_calibrate_run, "SAVE_SHARE", float("inf"))
     batches = []
 
     def stopped(self, batch, sums):

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from narrows.cli import command
+from reporting.checks import make_check
 from reporting.reports import make_report, with_speedup
 
 REPORT = make_report(
@@ -143,3 +144,39 @@ def test_an_error_budget_below_zero_is_refused(file):
     result = show(file, "--error", "-1")
 
     assert (result.exit_code, "error=-1.0 must be a finite number >= 0" in result.stderr) == (2, True)
+
+
+def test_several_checks_are_shown_side_by_side_with_their_page(tmp_path):
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, kept in zip(paths, (0.9, 0.8), strict=True):
+        path.write_text(make_check(kept).to_json())
+    page = tmp_path / "page.html"
+
+    result = CliRunner().invoke(command, ["show", *map(str, paths), "--html", str(page)])
+    shown = CliRunner().invoke(command, ["show", *map(str, paths)])
+
+    assert result.exit_code == 0, result.output
+    assert "keep-0.8" in page.read_text()
+    assert shown.exit_code == 0, shown.output
+    assert "keep 0.8" in shown.stdout
+
+
+def test_a_report_among_checks_is_refused_by_name(tmp_path):
+    check, other = tmp_path / "a.json", tmp_path / "b.json"
+    check.write_text(make_check().to_json())
+    other.write_text("{}")
+
+    result = CliRunner().invoke(command, ["show", str(check), str(other)])
+
+    assert result.exit_code == 2
+    assert f"{other} is no check of `narrows check`" in result.stderr
+
+
+def test_an_option_of_reports_is_refused_for_a_check(tmp_path):
+    check = tmp_path / "a.json"
+    check.write_text(make_check().to_json())
+
+    result = CliRunner().invoke(command, ["show", str(check), "--best"])
+
+    assert result.exit_code == 2
+    assert "--best: only a report of `narrows measure` has that" in result.stderr

@@ -44,5 +44,5 @@ def test_a_public_name_is_listed_by_dir() -> None:
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(AttributeError, match=r"no attribute 'factorise'; it has Budget, .*factorize"):
+    with pytest.raises(AttributeError, match=r"no attribute 'factorise'; it has AttentionWidths, Budget, .*factorize"):
         _ = narrows.factorise

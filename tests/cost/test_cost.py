@@ -70,6 +70,8 @@ def test_shared_keys_are_counted_once_a_group():
 def test_an_association_that_does_not_belong_is_refused_with_its_kind():
     with pytest.raises(InputError, match="association='left' does not belong to kind='linear'"):
         dense_cost(Problem("linear", T, D, E), "left")
+    with pytest.raises(InputError, match="association='given' needs a weight that was given as a product"):
+        dense_cost(Problem("bilinear", T, D, E, other_tokens=U), "given")
     with pytest.raises(InputError, match="given"):
         dense_cost(Problem("bilinear", T, D, E), "given")
 

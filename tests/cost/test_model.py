@@ -81,7 +81,13 @@ def test_attention_and_logits_by_hand():
     assert other_flops(Workload("decode", 8, 2), 4, 10) == 2 * (4 * 8 * 4 + 2 * 10)
 
 
-@pytest.mark.parametrize("bad", [{"shapes": []}, {"tokens": 0}])
-def test_nothing_to_estimate_is_refused(bad):
-    with pytest.raises(InputError, match=r"must hold a layer, and tokens=\d be at least 1"):
+@pytest.mark.parametrize(
+    ("bad", "text"),
+    [
+        ({"shapes": []}, r"shapes=\[\] must hold a layer, and tokens=1 be at least 1"),
+        ({"tokens": 0}, r"shapes=\[\(4, 2\)\] must hold a layer, and tokens=0 be at least 1"),
+    ],
+)
+def test_nothing_to_estimate_is_refused(bad, text):
+    with pytest.raises(InputError, match=text):
         estimate(**({"shapes": [(4, 2)], "tokens": 1, "itemsize": 4} | bad))

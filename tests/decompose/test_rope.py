@@ -71,6 +71,15 @@ def test_turned_moments_are_the_averages_over_all_distances(backwards):
     assert not torch.allclose(rotations.turned(block, rows, columns, backwards=not backwards)[0], average, atol=1e-3)
 
 
+@pytest.mark.parametrize("context", [1, 2, 7, 64, 1000, 8191])
+def test_averages_over_a_long_context_are_the_sums_they_stand_for(context):
+    distances = torch.arange(context, dtype=torch.float64)
+    shares = (context - distances) / (context - distances).sum()
+    theta = torch.tensor([3.1, 1.0, 1e-2, 1e-5, 0.0], dtype=torch.float64)
+    single = (shares * torch.exp(1j * theta[:, None] * distances)).sum(dim=-1)
+    assert torch.allclose(Rotations.causal(theta, context).single, single, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("size", [2, 4])
 def test_the_predicted_error_is_that_of_all_pairs_at_all_distances(size, groups):
@@ -206,5 +215,7 @@ def test_what_does_not_fit_is_refused():
         width(made, context=0)
     with pytest.raises(ShapeError, match=r"frequencies \(2,\) must be \(P,\) with 2 P = K = 6"):
         rotary_query_key(made.summed, made.key_moments, frequencies=THETA[:2], context=4)
+    with pytest.raises(ShapeError, match=r"frequencies \(3, 1\) must be \(P,\), one for each pair of features"):
+        Rotations.causal(THETA[:, None], 4)
     with pytest.raises(ShapeError, match=r"query \(3, 6, 6\) and key \(2, 6, 6\) .* G dividing H"):
         rotary_rank(made.query_moments[:3], made.key_moments, frequencies=THETA, context=4)

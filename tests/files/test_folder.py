@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -61,12 +63,60 @@ def test_the_folder_appears_whole_and_replaces_all_of_the_previous_one(tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["out"]
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError, OSError(errno.EIO, "Input/output error")], ids=str)
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError, OSError(errno.EINVAL, "Invalid argument")], ids=str)
 def test_a_failure_while_filling_changes_nothing(tmp_path, fault):
     fill(tmp_path / "out", "old")
     with pytest.raises(fault if isinstance(fault, type) else OSError):
         fill(tmp_path / "out", "new", fault)
     assert content(tmp_path / "out") == {"a": "old"}
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_disk_that_fails_while_filling_is_named_with_the_folder(tmp_path):
+    fill(tmp_path / "out", "old")
+    with pytest.raises(ResourceError, match=r"out was not written: Input/output error\. Its disk fails: give"):
+        fill(tmp_path / "out", "new", OSError(errno.EIO, "Input/output error"))
+    assert content(tmp_path / "out") == {"a": "old"}
+
+
+def test_a_folder_that_is_deleted_while_it_is_filled_is_named(tmp_path):
+    (tmp_path / "place").mkdir()
+
+    def filled_after_deleting():
+        with whole_folder(tmp_path / "place" / "out") as made:
+            shutil.rmtree(tmp_path / "place")
+            (made / "a").write_text("new")
+
+    with pytest.raises(FileError, match=r"out was not written: the folder .*place does not exist"):
+        filled_after_deleting()
+
+
+def test_a_new_folder_that_another_process_takes_for_a_leftover_is_made_again(tmp_path, monkeypatch):
+    made, mkdtemp = [], tempfile.mkdtemp
+
+    def taken_once(**options):
+        made.append(mkdtemp(**options))
+        if len(made) == 1:
+            Path(made[0]).rmdir()
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", taken_once)
+    fill(tmp_path / "out", "new")
+    assert content(tmp_path / "out") == {"a": "new"}
+    assert len(made) == 2
+
+
+def test_a_folder_that_another_process_makes_at_the_same_moment_is_replaced(tmp_path, monkeypatch):
+    target, rename = tmp_path / "out", Path.rename
+
+    def late(self, to):
+        monkeypatch.setattr(Path, "rename", rename)
+        fill(target, "of the other one")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    fill(target, "new")
+    assert content(target) == {"a": "new"}
     assert [one.name for one in tmp_path.iterdir()] == ["out"]
 
 

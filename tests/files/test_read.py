@@ -11,9 +11,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import save, save_file
 
 from narrows._files import read_tensor, tensor_names, tensor_shapes
+from narrows._files._read import _bytes
 from narrows.errors import FileError, InputError, ShapeError
 
 WEIGHT = torch.arange(16, dtype=torch.float32).view(4, 4)  # square, not symmetric: a swapped layout shows
@@ -127,6 +129,14 @@ def test_foreign_bytes_are_a_file_error(tmp_path_factory, data, has_length):
     path.write_bytes(struct.pack("<Q", len(data)) + data if has_length else data)
     with pytest.raises(FileError):
         read_tensor(path, "a")
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.bfloat16, torch.float8_e4m3fn, torch.int64], ids=str)
+def test_the_bytes_of_a_tensor_are_told_from_its_header_in_every_dtype(tmp_path, dtype):
+    tensor = torch.zeros(3, 5).to(dtype)
+    save_file({"t": tensor}, tmp_path / "t.safetensors")
+    with safe_open(tmp_path / "t.safetensors", framework="pt") as opened:
+        assert _bytes(opened.get_slice("t")) == tensor.nbytes
 
 
 def test_a_tensor_that_was_read_survives_the_truncation_of_its_file(file):

@@ -96,6 +96,33 @@ def test_a_hidden_key_has_no_weight_however_large_its_score(kernel):
         assert torch.equal(kernel.run(q, k, v, scale=1.0, mask=mask), v[:, :, :1].expand(1, 1, 2, 4))
 
 
+@pytest.mark.parametrize("keys", [1, 7, 15, 16, 17, 40])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kernel", TORCH, ids=lambda k: k.name)
+def test_a_query_of_nan_gives_nan_however_few_keys_there_are(kernel, dtype, keys):
+    """torch's own kernel on a CPU gives 0 where there are fewer keys than a vector holds numbers."""
+    wanted = call(T=3, U=keys, R=8, F=8, dtype=dtype)
+    wanted.q[:, :, 1] = torch.nan
+    result = wanted.run(kernel)
+    assert result[:, :, 1].isnan().all()
+    assert not result[:, :, [0, 2]].isnan().any()
+
+
+@pytest.mark.parametrize("spread", [-3.0, 0.0])
+@pytest.mark.parametrize("keys", [3, 40])
+@pytest.mark.parametrize("kernel", TORCH, ids=lambda k: k.name)
+def test_a_scale_of_zero_or_less_hides_no_fewer_keys(kernel, keys, spread):
+    """torch's own kernel on a CPU hides keys before it scales: -inf times a negative number takes part."""
+    wanted = call(T=keys, U=keys, spread=spread, causal=True)
+    assert wanted.error(wanted.run(kernel)) <= 1
+    leaves = [tensor.requires_grad_() for tensor in wanted.tensors]
+    prepared = prepare_sdpa(*leaves, mask=None, causal=True, lengths=None, may_share=False)
+    gradients = prepared.differentiate(wanted.scale, leaves, torch.ones(2, 4, keys, 36))
+    expected = torch.autograd.grad(wanted.run(ATTENTION_MATH).sum(), leaves)
+    # Two float32 backward passes over sums of 40 terms near 3.
+    assert all(torch.allclose(mine, other, atol=1e-4) for mine, other in zip(gradients, expected, strict=True))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_added_mask_opens_the_rows_that_see_nothing_and_names_them(dtype):
     seen = torch.tensor([[True, False], [False, False]])

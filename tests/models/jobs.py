@@ -13,8 +13,9 @@ from narrows.models._check_sides import shared_copy
 from narrows.models._compress_job import Job
 from narrows.models._compress_text import Reading
 from narrows.models._perplexity import paired_losses
+from narrows.models._recipe import FORMS
 
-QUICK = {"context": 64, "calibration_tokens": 2048, "selection_tokens": 1024}
+QUICK = {"context": 64, "calibration_tokens": 2048, "selection_tokens": 1024, "forms": FORMS}
 
 
 def job(model: Any, keep: float = 0.7, **changes: Any) -> Job:

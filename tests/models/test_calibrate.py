@@ -6,9 +6,11 @@ Letters: N windows, T tokens, B windows of a batch, D input, E output features, 
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -438,6 +440,7 @@ def stop_at(tokens: int):
 def often(monkeypatch):
     """Keep the sums after every batch."""
     monkeypatch.setattr(_calibrate_run, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(_calibrate_run, "SAVE_SHARE", float("inf"))
 
 
 @pytest.mark.usefixtures("often")
@@ -486,7 +489,7 @@ text = torch.randint(256, (6, 16), generator=torch.Generator().manual_seed(0))
 model = Chain()
 """
 KILLED = """
-_calibrate_run.SAVE_SECONDS = 0.0
+_calibrate_run.SAVE_SECONDS, _calibrate_run.SAVE_SHARE = 0.0, float("inf")
 kill = lambda what, done, of: os.kill(os.getpid(), signal.SIGKILL) if done == 80 else None
 calibrate(model, text, targets(model), batch_rows=16, store=sys.argv[1], progress=kill)
 """
@@ -543,13 +546,18 @@ def test_the_store_of_another_calibration_says_what_differs(tmp_path):
         calibrate(model, text, found, store=tmp_path)
 
 
-def test_a_store_in_use_is_refused(tmp_path):
-    model, text = tiny_models.llama(), ids()
-    with (
-        _moments_store.MomentsStore(tmp_path, {}),
-        pytest.raises(ResourceError, match="is in use by another run"),
-    ):
-        calibrate(model, text, targets(model), store=tmp_path)
+def test_a_store_in_use_is_waited_for(tmp_path):
+    model, text, told = tiny_models.llama(), ids(), []
+    with ExitStack() as other:
+        other.enter_context(_moments_store.MomentsStore(tmp_path, {}))
+
+        def progress(what, done, of):
+            told.append(what)
+            other.close()
+
+        calibrate(model, text, targets(model), store=tmp_path, progress=progress)
+    assert told[0] == "waiting for another run that calibrates with this store"
+    assert told[1].startswith("calibration tokens")
 
 
 def test_a_damaged_store_is_named(tmp_path):
@@ -561,7 +569,8 @@ def test_a_damaged_store_is_named(tmp_path):
     with pytest.raises(FileError, match="is not a complete safetensors file"):
         calibrate(model, text, found, store=tmp_path)
     (tmp_path / "moments.json").write_text("{")
-    with pytest.raises(FileError, match="is not an index of calibration sums"):
+    told = re.escape(f"moments.json is not an index of calibration sums: delete {tmp_path}. (")
+    with pytest.raises(FileError, match=told):
         calibrate(model, text, found, store=tmp_path)
 
 

@@ -239,7 +239,8 @@ def test_a_text_that_is_gone_or_changed_is_asked_for(tmp_path):
     with pytest.raises(InputError, match="text.jsonl is not what it was when the model was calibrated"):
         check(out, dense)
     text.unlink()
-    with pytest.raises(InputError, match="the text that the folder names is not there"):
+    told = rf"the text that the folder names is not there: {text} cannot be read: No such file"
+    with pytest.raises(InputError, match=told):
         check(out, dense)
 
 
@@ -254,7 +255,7 @@ def test_a_dense_folder_is_no_compressed_one(made):
         ({"windows": 0}, "windows=0 must be at least 1"),
         ({"tokenizer": None}, "models that are handed over bring no tokenizer"),
         ({"texts": None}, "texts: give a .txt or .jsonl file"),
-        ({"pairs": "pairs.tsv"}, "pairs and labels are for encoders"),
+        ({"pairs": "pairs.tsv"}, "pairs and labels are for encoders; LlamaForCausalLM is judged by perplexity"),
         ({"workloads": (Workload("prefill", 129),)}, "prefill:129x1 needs 129 positions; the model has 128"),
     ],
 )

@@ -140,5 +140,5 @@ def test_files_that_are_no_such_files_are_named(tmp_path, read, text, message):
     with pytest.raises(FileError, match="none cannot be read: No such file"):
         read(tmp_path / "none")
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(FileError, match="is not UTF-8 text"):
+    with pytest.raises(FileError, match=r"file is not UTF-8 text \(invalid start byte at byte 0\)"):
         read(file)

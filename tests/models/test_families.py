@@ -69,8 +69,8 @@ def width_of(model):
     return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
-def moments_of(model):
-    names = attention_inputs(model)
+def moments_of(model, widths=HALF):
+    names = attention_inputs(model, widths)
     texts = [inputs(model, seed=seed) for seed in range(4)]
     return calibrate(model, texts, targets(model, lambda _, name: name in names), gradients=False)
 
@@ -350,15 +350,32 @@ def test_missing_moments_and_wrong_widths_change_nothing():
     dense = tiny_models.llama()
     model = copy.deepcopy(dense)
     moments = dict(moments_of(dense))
-    for width in (3, 0, 9):
-        with pytest.raises(RankError, match=rf"width={width} "):
+    for width in (3, 0, 10, 4.0, True):
+        with pytest.raises(
+            RankError,
+            match=rf"model\.layers\.0\.self_attn: query_key={width} must be a whole number within 2\.\.8, the width of "
+            "its heads, and even",
+        ):
             attention_(model, moments, AttentionWidths(query_key=width))
+    with pytest.raises(RankError, match=r"model\.layers\.1\.self_attn: value=9 must be a whole number within 1\.\.8"):
+        attention_(model, moments, {"model.layers.1.self_attn": AttentionWidths(value=9)})
     moments.pop("model.layers.1.self_attn.o_proj")
     with pytest.raises(
-        InputError, match=r"moments lack model\.layers\.1\.self_attn\.o_proj: .* attention_inputs\(model\)"
+        InputError, match=r"moments lack model\.layers\.1\.self_attn\.o_proj: .* attention_inputs\(model, widths\)"
     ):
         attention_(model, moments, HALF)
     assert not any(isinstance(module, ModelAttention) for module in model.modules())
+
+
+def test_only_what_is_asked_for_must_be_calibrated():
+    dense, names = tiny_models.llama(), ("model.layers.0.self_attn", "model.layers.1.self_attn")
+    asked = {names[0]: AttentionWidths(query_key=4), names[1]: AttentionWidths(query_key=8, value=4)}
+    assert attention_inputs(dense, asked) == (f"{names[0]}.q_proj", f"{names[1]}.o_proj")
+    moments = moments_of(dense, asked)
+    assert set(moments) == {f"{names[0]}.q_proj", f"{names[1]}.o_proj"}
+    first, second = attention_(dense, moments, asked, context=24).layers
+    assert (first.query_key_width, first.value_width, second.query_key_width, second.value_width) == (4, 8, 8, 4)
+    assert attention_inputs(tiny_models.qwen3(), AttentionWidths(query_key=4)) == ()
 
 
 def test_widths_that_the_heads_have_leave_them_alone():

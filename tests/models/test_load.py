@@ -192,7 +192,7 @@ def test_swapped_shards_are_found(folder):
     first.rename(folder / "x")
     second.rename(first)
     (folder / "x").rename(second)
-    with pytest.raises(FileError, match="00001-of-.* lacks the tensor|holds a tensor that is not in the manifest"):
+    with pytest.raises(FileError, match=r"00001-of-00003\.safetensors lacks the tensor 'model\.embed_tokens\.weight'"):
         load(folder)
 
 
@@ -242,8 +242,12 @@ def test_an_index_that_points_elsewhere_is_refused(folder):
     shutil.copy(folder / content["weight_map"]["model.norm.weight"], folder.parent / "x.safetensors")
     content["weight_map"]["model.norm.weight"] = "../x.safetensors"
     index.write_text(json.dumps(content))
-    for way in (load, AutoModelForCausalLM.from_pretrained):
-        with pytest.raises(FileError, match=r"would read .*out/\.\./x\.safetensors, which is not in the folder"):
+    texts = {
+        load: r"model\.safetensors\.index\.json is not what narrows\.json says",
+        AutoModelForCausalLM.from_pretrained: r"would read .*out/\.\./x\.safetensors, which is not in the folder",
+    }
+    for way, text in texts.items():
+        with pytest.raises(FileError, match=text):
             way(folder)
 
 
@@ -283,7 +287,7 @@ def test_a_newer_manifest_a_newer_format_and_an_unknown_form_say_what_to_install
         load(folder)
     restore()
     forge(folder, lambda manifest, _: (manifest.update(version="9.1"), manifest["layers"][Q].update(form="heads")))
-    with pytest.raises(FileError, match=r"q_proj has the form 'heads', .*low-rank, pivot\)\. Install narrows 9\.1 or"):
+    with pytest.raises(FileError, match=r"q_proj has the form 'heads', .*pivot.*\)\. Install narrows 9\.1 or"):
         load(folder)
 
 

@@ -115,7 +115,7 @@ def test_experts_convolutions_and_indirectly_read_weights_are_listed_with_a_reas
     assert names(targets(model)) == ["stack.0.a", "stack.0.b"]
     assert reasons["stack.0"] == "Mixed with weights (4, 8, 8) is no linear layer"
     assert reasons["stack.0.conv"] == "Conv1d with weights (8, 8, 3) is no linear layer"
-    assert reasons["stack.0.attention.out_proj"] == "MultiheadAttention reads its weight without calling it"
+    assert reasons["stack.0.attention.out_proj"] == "MultiheadAttention reads its weight by itself"
 
 
 def test_a_linear_with_a_forward_of_its_own_stays_dense():
@@ -295,3 +295,17 @@ def test_a_weight_that_is_not_finite_is_named(value):
     with pytest.raises(NonFiniteError, match=r"stack\.0\.b \(8, 8\) holds 1 NaN or Inf, the first at \(3, 5\)"):
         targets(model)
     assert names(targets(model, lambda module, name: name.endswith("a"))) == ["stack.0.a"]
+
+
+def test_a_layer_whose_weight_its_parent_reads_stays_dense():
+    from transformers import T5Config, T5EncoderModel
+
+    model = T5EncoderModel(T5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2))
+
+    names = {one.name for one in targets(model)}
+
+    assert "encoder.block.0.layer.1.DenseReluDense.wi" in names
+    assert not any(name.endswith(".wo") for name in names)
+    assert dict(left_dense(model))["encoder.block.0.layer.1.DenseReluDense.wo"] == (
+        "T5DenseActDense reads its weight by itself"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -260,6 +261,8 @@ def test_sizes_that_cannot_be_are_refused():
         LowRankAttention.from_dense(dense())(tokens())
     with pytest.raises(ShapeError, match=r"query \(32, 24\) of 4 heads and key \(32, 24\) of 2 .* the same width"):
         DenseAttention(*(dense().query,) * 4, heads=4, groups=2, scale=1.0)
+    with pytest.raises(ShapeError, match=r"pairs \(2, 3\) must be \(G, R / 2\) = \(2, 4\)"):
+        replace(dense(), pairs=torch.zeros(G, 3, dtype=torch.int64))
     with pytest.raises(RankError, match=r"width=3 must be a whole number within 2\.\.8, .* a multiple of 2"):
         dense().empty(query_key=3, value=2)
 

@@ -36,9 +36,13 @@ def test_a_missing_scale_says_which_one():
 WRONG = {
     r"q \(4, 3, 8\).* must be \(B, H, T, R\)": ((Q[0], K, V), {}, ShapeError),
     r"batches B=1, 2 and 2": ((Q[:1], K, V), {}, ShapeError),
-    r"same rank R": ((Q[..., :7], K, V), {}, ShapeError),
-    r"width of at least 1": ((Q, K, V[..., :0]), {}, ShapeError),
-    r"same key heads G and keys U": ((Q, K, V[:, :, 1:]), {}, ShapeError),
+    r"v \(2, 2, 5, 6\): q and k need the same rank R": ((Q[..., :7], K, V), {}, ShapeError),
+    r"v \(2, 2, 5, 0\): q and k need the same rank R and all a width of at least 1": (
+        (Q, K, V[..., :0]),
+        {},
+        ShapeError,
+    ),
+    r"v \(2, 2, 4, 6\): k and v need the same key heads G and keys U": ((Q, K, V[:, :, 1:]), {}, ShapeError),
     r"G=2 key heads must divide H=3 heads": ((Q[:, :3], K, V), {}, ShapeError),
     r"needs T <= U; here q has T=3, k has U=2": ((Q, K[:, :, :2], V[:, :, :2]), {"causal": True}, ShapeError),
     r"mask \(4, 5\) does not broadcast .* = \(2, 4, 3, 5\)": ((Q, K, V), {"mask": torch.ones(4, 5)}, ShapeError),
@@ -211,8 +215,14 @@ def test_attention_passes_mask_causality_and_implementation_on():
 A, B_ = torch.ones(4, 3, 6), torch.ones(2, 3, 6)
 WRONG_ATTENTION = {
     r"factors is a Tensor: give Factors, or a pair": ((torch.ones(5, 6), A, V), InputError),
-    r"must be \(H, R, D\) and \(G, R, E\)": ((torch.ones(5, 6), (A[0], B_[0]), torch.ones(2, 5, 2)), ShapeError),
-    r"with the same R and G dividing H": ((torch.ones(5, 6), (A[:3], B_), torch.ones(2, 5, 2)), ShapeError),
+    r"factors a \(3, 6\) and b \(3, 6\) must be \(H, R, D\) and \(G, R, E\)": (
+        (torch.ones(5, 6), (A[0], B_[0]), torch.ones(2, 5, 2)),
+        ShapeError,
+    ),
+    r"factors a \(3, 3, 6\) and b \(2, 3, 6\) must be .* with the same R and G dividing H": (
+        (torch.ones(5, 6), (A[:3], B_), torch.ones(2, 5, 2)),
+        ShapeError,
+    ),
     r"x \(5, 7\) must be .* D=6": ((torch.ones(5, 7), (A, B_), torch.ones(2, 5, 2)), ShapeError),
     r"x \(as y\) \(5, 6\) must be .* E=7": (
         (torch.ones(5, 6), (A, torch.ones(2, 3, 7)), torch.ones(2, 5, 2)),

@@ -128,6 +128,20 @@ def agree(call, operation, shape, factors, options, dtype, monkeypatch):
         assert not got._is_view()
 
 
+@pytest.mark.parametrize("wrong", [lambda result: result + 1, lambda result: result.mT.contiguous().mT])
+def test_another_result_or_layout_does_not_agree(wrong, monkeypatch):
+    calls = []
+
+    def call(*operands, **options):
+        result = narrows.bilinear(*operands, **options)
+        calls.append(result)
+        return result if len(calls) <= 2 else wrong(result)
+
+    with pytest.raises(AssertionError):
+        agree(call, bilinear_op, (5, 8), pair().interleaved(), {}, torch.float32, monkeypatch)
+    assert len(calls) == 3
+
+
 def test_a_call_that_is_not_ready_takes_the_long_way(monkeypatch):
     """The canary of `forbid_the_long_way`: the first call, another length, another stride, factors to be copied."""
     x, factors = normal(5, 8), pair()

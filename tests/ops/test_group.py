@@ -9,7 +9,7 @@ import narrows
 from kernels.counting import Calls
 from kernels.triton.linear_chain import ACTIVATIONS
 from narrows import Factors, stack
-from narrows.errors import DtypeError, ImplementationError, InputError, ShapeError
+from narrows.errors import DeviceError, DtypeError, ImplementationError, InputError, ShapeError
 from narrows.kernels import LINEAR_TWO
 from narrows.kernels.triton._support import is_interpreted
 
@@ -175,8 +175,13 @@ def test_what_does_not_fit_is_refused_by_name():
         (ShapeError, r"up has heads", lambda: narrows.gated_linear(x, factors[0], headed)),
         (InputError, "activation='swish' is not known", lambda: narrows.gated_linear(x, *same, activation="swish")),
         (InputError, "factors is empty", lambda: stack([])),
-        (ShapeError, "the same D", lambda: stack([factors[0], Factors(torch.ones(2, 6), torch.ones(2, 4))])),
-        (ShapeError, "without heads", lambda: stack([headed])),
+        (ShapeError, r"factors have a of \[\(3, 5\), \(2, 6\)\]: each must be \(R, D\) without heads, with the same D",
+         lambda: stack([factors[0], Factors(torch.ones(2, 6), torch.ones(2, 4))])),
+        (ShapeError, r"factors have a of \[\(2, 3, 5\)\]: each must be", lambda: stack([headed])),
+        (DtypeError, r"factors are \[torch.float32, torch.float64\]: give all the same dtype",
+         lambda: stack([factors[0], factors[1].to(torch.float64)])),
+        (DeviceError, r"factors are on \['cpu', 'meta'\]: move all to one device",
+         lambda: stack([factors[0], factors[1].to("meta")])),
         (ImplementationError, "impl='fast' is not an", lambda: narrows.linear_group(x, factors, impl="fast")),
     ]  # fmt: skip
     for error, text, call in cases:

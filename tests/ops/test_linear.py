@@ -74,6 +74,20 @@ def test_it_passes_opcheck_with_every_part(activation):
     torch.library.opcheck(linear_op, everything(activation))
 
 
+@pytest.mark.parametrize("arrange", [lambda x: x, lambda x: x.mT.contiguous().mT], ids=["rows", "columns"])
+@pytest.mark.parametrize("shape", [(12,), (7, 12), (1, 7, 12), (2, 3, 5, 12)])
+def test_the_middle_bias_is_added_before_the_projection_is_rounded(shape, arrange):
+    """For some of these x functional.linear rounds the matmul first."""
+    generator = torch.Generator().manual_seed(0)
+    make = lambda *size: torch.randn(*size, generator=generator).bfloat16()  # noqa: E731
+    x, factors, middle = make(*shape), Factors(make(1, 12), torch.ones(1, 1).bfloat16()), make(1)
+    x = arrange(x) if x.ndim > 1 else x
+    y = narrows.linear(x, factors, middle_bias=middle)
+    once = x.double() @ factors.a.double().mT + middle.double()
+    # float32 sums of 13 numbers, then half a unit of bfloat16's last place.
+    assert ((y.double() - once).abs() <= once.abs() * 2**-8 + 1e-5).all()
+
+
 def test_the_middle_bias_follows_the_prefix():
     x, factors, middle = torch.randn(4, 5), Factors(torch.randn(3, 5), torch.randn(3, 6)), torch.randn(3)
     y = narrows.linear(x, factors.truncate(2), middle_bias=middle[:2])

@@ -285,7 +285,7 @@ def test_a_damage_that_is_no_finite_number_is_refused(damage):
 
 
 def test_a_speedup_without_times_is_refused():
-    with pytest.raises(InputError, match="needs other_ns"):
+    with pytest.raises(InputError, match=r"speedup=1\.2 needs other_ns, the time that no choice changes"):
         chosen([layer("a", dense(10, 5.0))], speedup=1.2)
     with pytest.raises(InputError, match="1 dense layers have none .the first is 'a'"):
         chosen([layer("a", dense(10))], other_ns=1.0, speedup=1.2)

@@ -74,6 +74,28 @@ def test_dense_stays_when_no_rank_meets_the_error():
     assert "the smallest error is 0.102 at rank 256" in choice.reasons[0]
 
 
+def test_a_rank_whose_ratio_to_dense_is_not_known_is_named_as_one_that_cannot_be_told():
+    noisy = only(choose(report_of({64: 1.3, 128: 1.0, 256: 0.1}, noise=0.4)))
+    known = only(choose(report_of({64: 1.01, 128: 1.0, 256: 0.1})))
+
+    assert noisy.rank is None
+    told = (
+        "Cannot tell whether rank 64, 128 is faster than dense: the interval is 10 % wide or wider, which more rounds"
+    )
+    assert any(reason.startswith(told) for reason in noisy.reasons)
+    assert not any("annot tell" in reason for reason in known.reasons)
+
+
+def test_a_rank_whose_ratio_to_the_one_taken_is_not_known_is_named_as_one_that_cannot_be_told():
+    noisy = only(choose(report_of({64: 30.0, 128: 26.0, 256: 2.0}, noise=0.4)))
+    known = only(choose(report_of({64: 30.0, 128: 29.9, 256: 2.0})))
+
+    assert noisy.rank == 64
+    assert any(reason.startswith("Cannot tell its time from that of rank 128: ") for reason in noisy.reasons)
+    assert known.rank == 128
+    assert not any("annot tell" in reason for reason in known.reasons)
+
+
 def test_few_rounds_cannot_beat_dense():
     assert only(choose(report_of({64: 3.0, 128: 2.0, 256: 1.5}, rounds=1))).rank is None
 

@@ -74,6 +74,12 @@ def test_different_conditions_are_refused_by_name_unless_forced(changes, text):
     assert compare(BEFORE, after, force=True).conditions == refused.value.differences
 
 
+def test_the_conditions_stand_in_the_text():
+    text = r"under different conditions: seed: 0 in A, 7 in B\. Measure under the same ones, or force the comparison"
+    with pytest.raises(ConditionsError, match=text):
+        compare(BEFORE, make_report(**(SMALL | {"seed": 7})))
+
+
 def test_rows_of_only_one_report_are_counted_not_compared():
     found = compare(BEFORE, make_report(**(SMALL | {"ranks": (64,)})))
 

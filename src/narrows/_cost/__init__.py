@@ -10,3 +10,4 @@ from narrows._cost._limit import limit_ns as limit_ns
 from narrows._cost._model import ModelEstimate as ModelEstimate
 from narrows._cost._model import estimate as estimate
 from narrows._cost._model import other_flops as other_flops
+from narrows._cost._model import workspace_bytes as workspace_bytes

@@ -31,7 +31,7 @@ class ModelEstimate:
         decomposition_flops: of every layer, in float64.
         calibration_seconds, decomposition_seconds: at the given rates; None where a rate is not known. No machine
             keeps its best rate throughout: they are the least.
-        peak_bytes: weights, moments and the larger of activations and a decomposition's workspace.
+        peak_bytes: weights, moments and the largest of activations, a decomposition's workspace, and anchoring.
         gains: (kept, speedup), the speedup that keeping this share of the linears' numbers gives where time is
             proportional to FLOPs: the most that can be had.
     """
@@ -56,6 +56,7 @@ def estimate(
     vocabulary: int = 0,
     attention_features: int = 0,
     head_numbers: int = 0,
+    anchored_features: int = 0,
     workloads: Sequence[Workload] = (),
     kept: Sequence[float] = (0.9, 0.8, 0.7, 0.5),
     flops_per_s: float | None = None,
@@ -73,6 +74,8 @@ def estimate(
         vocabulary: logits a token; 0: none are made.
         attention_features: heads x head size, summed over the blocks.
         head_numbers: of the matrix that makes logits; one token of each sequence needs it.
+        anchored_features: hidden states of both models and a block's inputs, which anchoring holds of every token; 0:
+            no layer is anchored.
         workloads: that the gain is for; without any it is that of the layers alone.
         kept: shares for which the gain is wanted.
         flops_per_s: of the model's passes.
@@ -91,13 +94,15 @@ def estimate(
         _moment_numbers(shapes, has_gradients=has_gradients) + sum(D for D, _ in shapes)
     )
     activations = itemsize * window * (sum(D + E for D, E in shapes) + 2 * vocabulary)
+    joint = 2 * FLOAT64_BYTES if anchored_features else 0  # moments of x in both models
+    anchored = itemsize * tokens * anchored_features
     return ModelEstimate(
         pass_flops=passes,
         moment_flops=moments,
         decomposition_flops=decomposition,
         calibration_seconds=_added(_seconds(passes, flops_per_s), _seconds(moments, float64_flops_per_s)),
         decomposition_seconds=_seconds(decomposition, float64_flops_per_s),
-        peak_bytes=held + max(activations, *(_workspace_bytes(D, E) for D, E in shapes)),
+        peak_bytes=held + max(activations, *(workspace_bytes(D, E) + joint * D * D + anchored for D, E in shapes)),
         gains=tuple((share, _gain(share, linears, workloads, attention_features, head_numbers)) for share in kept),
     )
 
@@ -112,7 +117,8 @@ def _decomposition_flops(D: int, E: int, *, has_gradients: bool) -> int:
     return SVD_FLOPS * min(D, E) ** 2 * max(D, E) + EIGEN_FLOPS * roots
 
 
-def _workspace_bytes(D: int, E: int) -> int:
+def workspace_bytes(D: int, E: int) -> int:
+    """Return the bytes that decomposing a layer takes beside its weight and its moments."""
     return WORKSPACES * FLOAT64_BYTES * (D * D + E * E + D * E)
 
 

@@ -6,9 +6,11 @@ import errno
 import os
 import stat
 import tempfile
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from narrows._files._leftovers import hold, remove_left
 from narrows.errors import FileError, ResourceError
 
 if TYPE_CHECKING:
@@ -18,13 +20,14 @@ if TYPE_CHECKING:
     import torch
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE})  # of a disk that fails or is gone
 
 
 def write_text_atomic(path: str | PathLike[str], text: str) -> None:
     """Write UTF-8 text; afterwards the file is the new one, or, on any failure, the old one.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or fails.
         FileError: the folder is missing, or may not be written to; or the target is no plain file.
     """
     _replace(Path(path), text.encode())
@@ -46,7 +49,7 @@ def write_tensors_atomic(
         metadata: text that is kept in the header.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or fails.
         FileError: the folder is missing, or may not be written to; or the target is no plain file.
     """
     from safetensors.torch import save
@@ -65,9 +68,9 @@ def check_target(path: str | PathLike[str]) -> None:
     target = Path(os.path.realpath(path))
     try:
         _mode(target)
-        file, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        file, temporary = _beside(target)
+        temporary.unlink()
         os.close(file)
-        Path(temporary).unlink()
     except OSError as fault:
         raise _explained(Path(path), fault) from None
 
@@ -77,20 +80,44 @@ def _replace(path: Path, data: bytes) -> None:
     target = Path(os.path.realpath(path))  # a link keeps pointing at what is written
     try:
         mode = _mode(target)
-        file, temporary = tempfile.mkstemp(prefix=f".{target.name[:100]}.", suffix=".tmp", dir=target.parent)
+        file, temporary = _beside(target)
         try:
             with os.fdopen(file, "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fchmod(file, mode)
                 os.fsync(file)
-            Path(temporary).replace(target)
+                temporary.replace(target)  # while it is held: what nobody holds is taken for a leftover
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         _sync_folder(target.parent)
     except OSError as fault:
         raise _explained(path, fault) from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder with those above it that are missing, and force their names to disk.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for one in missing:
+        _sync_folder(one.parent)
+
+
+def _beside(target: Path) -> tuple[int, Path]:
+    """Return a new open file beside the target, held by this process; what killed runs left there is removed."""
+    prefix = f".{target.name[:100]}."
+    remove_left(target.parent.glob(f"{escape(prefix)}{'?' * 8}.tmp"))  # mkstemp adds 8 letters
+    while True:
+        file, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=target.parent)
+        hold(file)
+        if Path(name).exists():
+            return file, Path(name)
+        os.close(file)
 
 
 def _mode(target: Path) -> int:
@@ -117,6 +144,8 @@ def _sync_folder(folder: Path) -> None:
 def _explained(path: Path, fault: OSError) -> FileError | ResourceError:
     if fault.errno in FULL:
         return ResourceError(f"{path} was not written: {fault.strerror}. Free some space, or give another path.")
+    if fault.errno in BROKEN:
+        return ResourceError(f"{path} was not written: {fault.strerror}. Its disk fails: give a path on another one.")
     if isinstance(fault, (FileNotFoundError, NotADirectoryError)) and not path.absolute().parent.is_dir():
         return FileError(f"{path} was not written: the folder {path.parent} does not exist. Make it first.")
     return FileError(f"{path} was not written: {fault.strerror}. Give a path that you may write to.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -13,8 +12,9 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from narrows._files._atomic import FULL, _explained
-from narrows.errors import FileError
+from narrows._files._atomic import BROKEN, FULL, _explained
+from narrows._files._leftovers import hold, remove_left
+from narrows.errors import FileError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NEW, OLD = ".new", ".old"  # what is being filled; what was replaced, where the two cannot be swapped
 _HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
 _CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.ENOTSUP})
+_OF_THE_DISK = FULL | BROKEN | {errno.EROFS}
+_RACED = frozenset({errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST})  # another process made or took the target just now
 
 
 @contextmanager
@@ -35,7 +37,7 @@ def whole_folder(path: str | PathLike[str]) -> Iterator[Path]:
     leaves the previous folder beside it, and the next run puts it back first.
 
     Raises:
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or fails.
         FileError: the folder above is missing or may not be written to, or `path` is not a folder.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at what is written
@@ -50,10 +52,12 @@ def whole_folder(path: str | PathLike[str]) -> Iterator[Path]:
     try:
         yield made
         is_filled = True
+        _check_same(made, lock, target)
         _finish(made, target)
     except BaseException as fault:
+        is_ours = is_filled or not os.path.exists(made)  # noqa: PTH110 (False also where the disk fails)
         shutil.rmtree(made, ignore_errors=True)
-        if isinstance(fault, OSError) and (is_filled or fault.errno in FULL):
+        if isinstance(fault, OSError) and (is_ours or fault.errno in _OF_THE_DISK):
             raise _explained(Path(path), fault) from None
         raise
     finally:
@@ -64,28 +68,44 @@ def _made(target: Path) -> tuple[Path, int]:
     """Return a new folder beside the target, and the open file that says that this process is alive."""
     while True:
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=NEW, dir=target.parent))
-        lock = os.open(made, os.O_RDONLY)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if made.exists():  # another run takes a folder that nobody holds yet for a leftover
+        try:
+            lock = os.open(made, os.O_RDONLY)
+        except FileNotFoundError:  # another run took it, which nobody held yet, for a leftover
+            continue
+        except OSError:
+            made.rmdir()
+            raise
+        hold(lock)
+        if made.exists():
             return made, lock
         os.close(lock)
 
 
+def _check_same(made: Path, lock: int, target: Path) -> None:
+    """Raise ResourceError where the folder was deleted or moved while it was filled: what fills it makes it again."""
+    opened = os.fstat(lock)
+    found = made.stat() if made.exists() else None
+    if found is None or (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
+        raise ResourceError(
+            f"{target} was not written: the folder {made} that was being filled for it was deleted or moved, or its "
+            "disk is gone. Run the same again, or give another path."
+        )
+
+
 def _recover(target: Path) -> None:
     """Put back what a killed run had moved away, and remove what killed runs left."""
+    remove_left(_beside(target, NEW))
     for old in _beside(target, OLD):
+        if old.with_suffix(NEW).exists():  # its process is alive, between its two renames
+            continue
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
-        else:
+            continue
+        try:
             old.rename(target)
-    for made in _beside(target, NEW):
-        with suppress(OSError):  # BlockingIOError: its process is alive
-            lock = os.open(made, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(made, ignore_errors=True)
-            finally:
-                os.close(lock)
+        except OSError as fault:
+            if fault.errno not in _RACED:
+                raise
 
 
 def _beside(target: Path, suffix: str) -> list[Path]:
@@ -100,13 +120,24 @@ def _finish(made: Path, target: Path) -> None:
         for name in files:
             _sync(Path(place) / name, mode=0o666 & ~_umask())
         _sync(Path(place))
-    if not target.exists():
-        made.rename(target)
-        _sync(target.parent)
-        return
-    replaced = made if _exchange(made, target) else _moved_aside(made, target)
+    replaced = _placed(made, target)
     _sync(target.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
+    if replaced is not None:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _placed(made: Path, target: Path) -> Path | None:
+    """Give the filled folder its name, whoever else does the same; return where the replaced one is now."""
+    while True:
+        try:
+            if target.exists():
+                return made if _exchange(made, target) else _moved_aside(made, target)
+            made.rename(target)
+        except OSError as fault:
+            if fault.errno not in _RACED or not made.exists():
+                raise
+        else:
+            return None
 
 
 def _moved_aside(made: Path, target: Path) -> Path:
@@ -116,7 +147,9 @@ def _moved_aside(made: Path, target: Path) -> Path:
     try:
         made.rename(target)
     except BaseException:
-        old.rename(target)
+        with suppress(OSError):  # another process has put its own there
+            old.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
         raise
     return old
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from narrows._files._plain import read_file
+from narrows._values._foreign import LONGEST, shown
+from narrows._values._json import document
 from narrows.errors import FileError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -44,9 +44,9 @@ def shards(path: Path) -> dict[str, Path] | None:
     index = path / INDEX
     check_file(_inside(path, INDEX))
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = document(read_file(index))["weight_map"]
         named = {str(tensor): str(shard) for tensor, shard in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise FileError(
             f"{index} is not a safetensors index (a JSON object with a weight_map). Get it again."
         ) from None
@@ -68,16 +68,24 @@ def single(path: Path) -> Path:
     return _inside(path, SINGLE)
 
 
+def is_plain_name(name: str) -> bool:
+    """Return whether a name that a foreign file tells is one of a file beside it, and fit to be shown."""
+    is_short = name not in {"", ".", ".."} and len(name) <= LONGEST
+    return is_short and name.isprintable() and not {"/", "\\"} & set(name)
+
+
 def _inside(folder: Path, name: str) -> Path:
     """Return folder / name, which must be a plain name of a file that lies there.
 
     The cache of Hugging Face's hub keeps `snapshots/REVISION/NAME` as links into its own `blobs`.
     """
-    if name in {"", ".", ".."} or "/" in name or "\\" in name or "\0" in name:
-        raise FileError(f"{folder / INDEX} names the file {name!r}: only plain names inside the folder are read.")
-    home = folder.resolve()
+    if not is_plain_name(name):
+        raise FileError(
+            f"{folder / INDEX} names the file {shown(name)!r}: only plain names inside the folder are read."
+        )
+    home = Path(os.path.realpath(folder))  # Path.resolve raises at a link that leads to itself
     allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
-    target = (folder / name).resolve()
+    target = Path(os.path.realpath(folder / name))
     if target.parent not in allowed:
         raise FileError(f"{folder / name} is a link to {target}, outside its folder. Give that file itself.")
     check_file(folder / name)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import math
+import re
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from narrows._files._locate import shards, single
-from narrows.errors import FileError, InputError, ShapeError
+from narrows._files._npy import read_array
+from narrows._machine import first_line, fitting, is_shortage
+from narrows._values._foreign import LONGEST, shown
+from narrows.errors import FileError, InputError, ResourceError, ShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +23,8 @@ if TYPE_CHECKING:
 
 Layout = Literal["out-in", "in-out"]
 MATRIX = 2  # dimensions
+MOST_COMPARED = 5000  # names, each 0.1 ms
+ADVICE = "Free some memory, or use a machine with more."
 LAYOUTS: tuple[Layout, ...] = ("out-in", "in-out")
 
 
@@ -35,6 +42,7 @@ def read_tensor(path: str | PathLike[str], tensor: str, *, layout: Layout = "out
         FileError: the file is missing, truncated, foreign or a pickle, or has no such tensor.
         ShapeError: the tensor is not 2-D.
         InputError: an unknown layout.
+        ResourceError: it is larger than the free memory.
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout={layout!r} is not known. Use 'out-in' (nn.Linear) or 'in-out' (GPT-2's Conv1D).")
@@ -72,9 +80,10 @@ def tensor_shapes(path: str | PathLike[str]) -> dict[str, tuple[int, ...]]:
 
 def missing_name(kind: str, name: str, names: tuple[str, ...], where: object) -> str:
     """Return the sentence for a name that is not there, with the nearest ones."""
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.0)
-    nearest = f" Nearest: {', '.join(close)}." if close else ""
-    return f"{where} has no {kind} {name!r} among its {len(names)}.{nearest}"
+    known = [one for one in names[:MOST_COMPARED] if len(one) <= LONGEST]
+    close = difflib.get_close_matches(name[:LONGEST], known, n=3, cutoff=0.0)
+    nearest = f" Nearest: {', '.join(map(shown, close))}." if close else ""
+    return f"{where} has no {kind} {shown(name)!r} among its {len(names)}.{nearest}"
 
 
 def _read_safetensors(path: Path, tensor: str) -> torch.Tensor:
@@ -86,8 +95,16 @@ def _read_safetensors(path: Path, tensor: str) -> torch.Tensor:
         names = tuple(opened.keys())
         if tensor not in names:
             raise FileError(missing_name("tensor", tensor, names, file))
-        found: torch.Tensor = opened.get_tensor(tensor)
+        what = f"tensor {shown(tensor)!r} of {file}"
+        with fitting(_bytes(opened.get_slice(tensor)), "cpu", what=what, advice=ADVICE):
+            found: torch.Tensor = opened.get_tensor(tensor)
     return found
+
+
+def _bytes(described: Any) -> int:
+    """Return the bytes of a tensor from its header; the names of dtypes say their bits ("BF16"), but for BOOL."""
+    bits = re.search(r"\d+", described.get_dtype())
+    return int(math.prod(described.get_shape())) * (int(bits[0]) if bits else 8) // 8
 
 
 @contextmanager
@@ -100,11 +117,17 @@ def _opened(file: Path) -> Iterator[Any]:
             yield opened
     except SafetensorError as fault:
         raise FileError(
-            f"{file} ({file.stat().st_size} bytes) is not a complete safetensors file: {fault}. "
+            f"{file} ({file.stat().st_size} bytes) is not a complete safetensors file: {shown(fault)}. "
             "It was cut short, or is something else: get it again."
         ) from None
     except OSError as fault:
         raise FileError(f"{file} cannot be read: {fault.strerror or fault}.") from None
+    except MemoryError as fault:  # opening takes addresses for the whole file: ulimit -v may leave too few
+        raise ResourceError(f"{file} did not fit the free memory ({first_line(fault)}). {ADVICE}") from None
+    except RuntimeError as fault:  # of a dtype that torch knows by name only
+        if is_shortage(fault):
+            raise
+        raise FileError(f"{file} holds numbers that this torch cannot read: {shown(fault)}.") from None
 
 
 def _is_npy(path: str | PathLike[str]) -> bool:
@@ -112,15 +135,15 @@ def _is_npy(path: str | PathLike[str]) -> bool:
 
 
 def _read_npy(path: Path, tensor: str) -> torch.Tensor:
-    import numpy as np
     import torch
 
     file = single(path)
     if tensor:
-        raise FileError(f"{file} holds one array without a name, not {tensor!r}: leave the name out.")
+        raise FileError(f"{file} holds one array without a name, not {shown(tensor)!r}: leave the name out.")
     try:
-        return torch.from_numpy(np.load(file, allow_pickle=False))
-    except (ValueError, TypeError, EOFError) as fault:
-        raise FileError(f"{file} is not a complete .npy file of numbers: {fault}") from None
+        with fitting(file.stat().st_size, "cpu", what=f"the array in {file}", advice=ADVICE):
+            return torch.from_numpy(read_array(file))
+    except (ValueError, TypeError) as fault:
+        raise FileError(f"{file} is not a complete .npy file of numbers: {shown(fault)}.") from None
     except OSError as fault:
         raise FileError(f"{file} cannot be read: {fault.strerror or fault}.") from None

@@ -17,6 +17,7 @@ from narrows._stats._fit import Slope as Slope
 from narrows._stats._fit import power_law as power_law
 from narrows._stats._ratio import CONFIDENCE as CONFIDENCE
 from narrows._stats._ratio import FEWEST_ROUNDS as FEWEST_ROUNDS
+from narrows._stats._ratio import KNOWN_WIDTH as KNOWN_WIDTH
 from narrows._stats._ratio import TIE as TIE
 from narrows._stats._ratio import Ratio as Ratio
 from narrows._stats._ratio import Verdict as Verdict

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from narrows._values._json import load_value
+from narrows._values._json import load_value, sealed
 from narrows._values._model_plan import ModelBudget
 from narrows._values._workload import Workload
 
@@ -14,7 +13,7 @@ SideName = Literal["dense", "narrows", "int8", "naive"]
 ModelKind = Literal["causal", "encoder"]
 Answer = Literal["met", "broken", "cannot tell"]
 BudgetPart = Literal["perplexity", "keep", "speedup", "max_bytes"]
-CHECK_SCHEMA = 1
+CHECK_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,13 +209,13 @@ class Check:
 
     def to_json(self) -> str:
         """Return the check as one JSON document."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False)
+        return sealed(asdict(self), indent=2, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "check") -> Check:
         """Read what `to_json` wrote.
 
         Raises:
-            FileError: not JSON, not such a check, or of a newer schema; the text names the place.
+            FileError: not JSON, not such a check, of a newer schema, or changed since; the text names the place.
         """
-        return load_value(cls, text, source=source, schema=CHECK_SCHEMA)
+        return load_value(cls, text, source=source, schema=CHECK_SCHEMA, is_sealed=True)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from narrows._values._json import load_value
+from narrows._values._json import load_value, sealed
 from narrows._values._workload import Workload
 from narrows.errors import InputError
 
 Form = Literal["dense", "low-rank", "pivot"]
-MODEL_PLAN_SCHEMA = 1
+MODEL_PLAN_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +55,9 @@ class LayerOption:
         damage: expected growth of the loss, nats a token; 0.0 for dense.
         time_ns: one call at each workload, weighted; None: not measured.
         is_faster: faster than dense beyond a tie; None: not measured.
+        stack: names of the layers, this one among them, whose weights one on top of the other have this form
+            together, with one projection; numbers, bytes, damage and time are then this layer's share of the whole,
+            by output features. Empty: the form is this layer's alone.
     """
 
     form: Form
@@ -65,8 +67,17 @@ class LayerOption:
     damage: float
     time_ns: float | None = None
     is_faster: bool | None = None
+    stack: tuple[str, ...] = ()
 
     __pydantic_config__ = {"extra": "forbid"}
+
+    @property
+    def kind(self) -> str:
+        """The form in words: "dense", "low-rank", "shared pivot"."""
+        return f"shared {self.form}" if self.stack else self.form
+
+    def __str__(self) -> str:
+        return self.kind if self.rank is None else f"{self.kind} {self.rank}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,11 @@ class LayerChoice:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    @property
+    def together(self) -> tuple[str, ...]:
+        """Names of the layers that are replaced by one module: those of its stack, or this one alone."""
+        return self.chosen.stack or (self.layer,)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
@@ -118,6 +134,12 @@ class ModelPlan:
     schema: int = MODEL_PLAN_SCHEMA
 
     __pydantic_config__ = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        chosen = {one.layer: one.chosen for one in self.layers}
+        for layer, option in chosen.items():
+            for other in option.stack:
+                _check_partner(layer, option, other, chosen.get(other))
 
     @property
     def kept(self) -> float:
@@ -147,13 +169,27 @@ class ModelPlan:
 
     def to_json(self) -> str:
         """Return the plan as one JSON document."""
-        return json.dumps(asdict(self), indent=2)
+        return sealed(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "plan") -> ModelPlan:
         """Read what `to_json` wrote.
 
         Raises:
-            FileError: not JSON, not such a plan, or of a newer schema; the text names the place.
+            FileError: not JSON, not such a plan, of a newer schema, or changed since; the text names the place.
         """
-        return load_value(cls, text, source=source, schema=MODEL_PLAN_SCHEMA)
+        return load_value(cls, text, source=source, schema=MODEL_PLAN_SCHEMA, is_sealed=True)
+
+
+def _check_partner(layer: str, option: LayerOption, other: str, found: LayerOption | None) -> None:
+    """Raise InputError where a layer of the same stack is missing in a plan, or becomes something else."""
+    if found is None:
+        raise InputError(
+            f"layer {layer} shares its projection with {other}, which is not in the plan: a plan holds all layers of a "
+            "stack."
+        )
+    if layer not in option.stack or (found.form, found.rank, found.stack) != (option.form, option.rank, option.stack):
+        raise InputError(
+            f"layer {layer} becomes {option} with {', '.join(option.stack)}, but {other} becomes {found}: layers of a "
+            "stack have one form and one rank."
+        )

@@ -19,6 +19,7 @@ class ModelPoint:
         speedup: dense time / its time at the workload, with the ends of its 99 % interval; None: not measured.
         perplexity: with the ends of its interval; None: not measured.
         note: what to know of it ("weight-only int8 by torchao"); may be empty.
+        is_choice: layers in other forms, of which there are more with other budgets.
     """
 
     label: str
@@ -31,6 +32,7 @@ class ModelPoint:
     perplexity_low: float | None = None
     perplexity_high: float | None = None
     note: str = ""
+    is_choice: bool = False
 
     __pydantic_config__ = {"extra": "forbid"}
 

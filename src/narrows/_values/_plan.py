@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 
 from narrows._values._budget import Budget
-from narrows._values._json import load_value
+from narrows._values._json import load_value, sealed
 from narrows._values._problem import Kind
 from narrows.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +91,13 @@ class Plan:
 
     def to_json(self) -> str:
         """Return the plan as one JSON document."""
-        return json.dumps(asdict(self), indent=2)
+        return sealed(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "plan") -> Plan:
         """Read what `to_json` wrote.
 
         Raises:
-            FileError: not JSON, not a plan, or of a newer schema; the text names the place.
+            FileError: not JSON, not a plan, of a newer schema, or changed since; the text names the place.
         """
-        return load_value(cls, text, source=source, schema=SCHEMA)
+        return load_value(cls, text, source=source, schema=SCHEMA, is_sealed=True)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import asdict, dataclass, field
 
 from narrows._values._experiment import Experiment
-from narrows._values._json import load_value
+from narrows._values._json import load_value, sealed
 from narrows._values._machine import Cache, Ceilings, Machine, Mode
 from narrows._values._problem import Problem
+from narrows.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,11 @@ class Row:
 
     __pydantic_config__ = {"extra": "forbid"}
 
+    def __post_init__(self) -> None:
+        wrong = [ns for ns in self.samples_ns if not 0 < ns < math.inf]
+        if wrong:
+            raise InputError(f"samples_ns={wrong[0]} must be finite and > 0: a time is.")
+
     @property
     def is_dense(self) -> bool:
         """One of the dense chain's associations."""
@@ -160,13 +166,13 @@ class Report:
 
     def to_json(self) -> str:
         """Return the report as one JSON document."""
-        return json.dumps(asdict(self), indent=None, separators=(",", ":"))
+        return sealed(asdict(self), separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "report") -> Report:
         """Read what `to_json` wrote.
 
         Raises:
-            FileError: not JSON, not a report, or of a newer schema; the text names the place.
+            FileError: not JSON, not a report, of a newer schema, or changed since; the text names the place.
         """
-        return load_value(cls, text, source=source, schema=SCHEMA)
+        return load_value(cls, text, source=source, schema=SCHEMA, is_sealed=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import selectors
 import subprocess
 import sys
@@ -13,6 +14,13 @@ from narrows import errors
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+# It is tied to this process before it imports torch, which takes 1.6 s. -P: nothing is imported from the folder that
+# the command was called in, which may be a stranger's.
+_START = (
+    "import sys; from narrows._machine._parent import die_with; die_with(int(sys.argv[1])); "
+    "from narrows.bench._worker import main; main()"
+)
 
 
 class WorkerDied(Exception):  # noqa: N818 (an event of the sweep, not an error of the caller)
@@ -29,7 +37,15 @@ class WorkerDied(Exception):  # noqa: N818 (an event of the sweep, not an error 
 
 
 class RequestFailed(Exception):  # noqa: N818
-    """The child lives, but a backend refused this request (out of memory, not implemented)."""
+    """The child lives, but a backend refused this request (out of memory, not implemented).
+
+    Attributes:
+        status: "does not fit" or "failed", as a row shows it.
+    """
+
+    def __init__(self, reason: str, *, status: str = "failed") -> None:
+        super().__init__(reason)
+        self.status = status
 
 
 def unpacked(answer: dict[str, Any]) -> Any:
@@ -38,7 +54,8 @@ def unpacked(answer: dict[str, Any]) -> Any:
         return answer["ok"]
     kind = getattr(errors, answer["error"], None)
     if kind is None:
-        raise RequestFailed(f"{answer['error']}: {answer['message']}")
+        status = "does not fit" if answer["is_shortage"] else "failed"
+        raise RequestFailed(f"{answer['error']}: {answer['message']}", status=status)
     raise kind(answer["message"])
 
 
@@ -47,8 +64,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (closed in close)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "narrows.bench._worker"],
+        self._process = subprocess.Popen(  # noqa: S603 (its own interpreter, code and number)
+            [sys.executable, "-P", "-c", _START, str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

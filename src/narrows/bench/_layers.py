@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from narrows._files import write_text_atomic
+from narrows._files import turn, write_text_atomic
 from narrows._machine import machine
 from narrows._values import DTYPE_BYTES
 from narrows.bench._layers_grid import options_of
@@ -16,6 +17,7 @@ from narrows.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
     from os import PathLike
 
     from narrows.bench._layers_grid import Option
@@ -63,6 +65,21 @@ def layer_times(
     """
     wanted = _groups(shapes, rows, dtype)
     asked = None if ranks is None else {shape: options_of(*shape, _ranks(ranks, shape)) for shape in shapes}
+    with _turn(store, progress):
+        return _completed(wanted, asked, dtype=dtype, device=device, seconds=seconds, store=store, progress=progress)
+
+
+def _completed(
+    wanted: Sequence[Group],
+    asked: Mapping[Shape, tuple[Option, ...]] | None,
+    *,
+    dtype: str,
+    device: str,
+    seconds: float,
+    store: str | PathLike[str] | None,
+    progress: Progress | None,
+) -> LayerTimes:
+    """Return the times of these groups, measured where the store has none of them."""
     times = _opened(store, dtype, device)
     todo = [group for group in wanted if not _known(times, group, asked)]
     run = measured(todo, asked, dtype=dtype, device=device, seconds=seconds, progress=progress)
@@ -72,6 +89,18 @@ def layer_times(
         if store is not None:
             write_text_atomic(store, times.to_json())
     return replace(times, times=tuple(one for group in wanted for one in _known(times, group, asked)))
+
+
+def _turn(store: str | PathLike[str] | None, progress: Progress | None) -> AbstractContextManager[None]:
+    """Return the turn of those who measure into a store: two at once would disturb each other and lose rows."""
+    if store is None:
+        return nullcontext()
+
+    def wait() -> None:
+        if progress is not None:
+            progress("waiting for another run that times layers", 0, 1)
+
+    return turn(store, waiting=wait)
 
 
 def _groups(shapes: Sequence[Shape], rows: Sequence[int], dtype: str) -> list[Group]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from narrows._stats import TIE
 from narrows._values import Form  # noqa: TC001 (pydantic reads these annotations at run time)
-from narrows._values._json import load_value
+from narrows._values._json import load_value, sealed
 from narrows.errors import InputError
 
 if TYPE_CHECKING:
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 
     from narrows._values import Workload
 
-LAYER_TIMES_SCHEMA = 1
+LAYER_TIMES_SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class LayerTimes:
 
     def to_json(self) -> str:
         """Return everything as one JSON document."""
-        return json.dumps(asdict(self), indent=1)
+        return sealed(asdict(self), indent=1)
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str = "layer times") -> LayerTimes:
@@ -141,4 +140,4 @@ class LayerTimes:
         Raises:
             FileError: not JSON, not such a record, or of a newer schema; the text names the place.
         """
-        return load_value(cls, text, source=source, schema=LAYER_TIMES_SCHEMA)
+        return load_value(cls, text, source=source, schema=LAYER_TIMES_SCHEMA, is_sealed=True)

@@ -69,6 +69,8 @@ def run_experiment(
 ) -> Report:
     """Measure what the store still lacks of an experiment and return the whole of it.
 
+    Runs that share a store take turns: two that measure at once would disturb each other.
+
     Args:
         experiment: what to measure.
         store: SQLite file; default: one a user. What it holds is not measured again.
@@ -77,13 +79,15 @@ def run_experiment(
         fresh: forget first what the store holds of this experiment.
 
     Raises:
-        ResourceError: the store is busy, the disk is full, or no child process can be started.
+        ResourceError: the disk is full, broken or gone, or no child process can be started.
         NarrowsError: whatever is wrong with the experiment's files or sizes.
     """
     if not 0 < minutes < math.inf:
         raise InputError(f"minutes={minutes} must be a finite number > 0, e.g. 8 or 0.5.")
+    path = default_store() if store is None else Path(store)
+    text = f"another run measures into {path}: waiting for its end"
     with (
-        Store(default_store() if store is None else Path(store)) as opened,
+        Store(path, waiting=lambda: progress(Progress(text, 0.0, minutes * 60))) as opened,
         Sweep(experiment, opened, minutes=minutes, progress=progress) as sweep,
     ):
         sweep.open()

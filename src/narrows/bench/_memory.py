@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from narrows._machine._parent import die_with
+
 if TYPE_CHECKING:
     from narrows._values import Problem
     from narrows.bench._point import Point
@@ -65,7 +67,8 @@ def _settle(dtype: str) -> None:
     torch.mm(square, square)
 
 
-def _in_child(write_end: int, problem: Problem, point: Point) -> None:
+def _in_child(parent: int, write_end: int, problem: Problem, point: Point) -> None:
+    die_with(parent)
     _settle(problem.dtype)
     before = _status_bytes("VmRSS")
     _run_once(problem, point)
@@ -90,12 +93,13 @@ def peak_bytes(experiment: str, point: dict[str, Any]) -> int | None:
     asked = TypeAdapter(Experiment).validate_json(experiment)
     where = Point(**point)
     read_end, write_end = os.pipe()
+    parent = os.getpid()
     child = os.fork()
     if child == 0:
         status = 1
         try:
             os.close(read_end)
-            _in_child(write_end, asked.problem(where.tokens), where)
+            _in_child(parent, write_end, asked.problem(where.tokens), where)
             status = 0
         finally:
             os._exit(status)  # never run the parent's clean-up twice

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
 from narrows._stats import FEWEST_ROUNDS, paired_ratio
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from narrows.bench._point import Point
 
     Samples = dict[Point, dict[int, float]]
 
 TARGET_WIDTH = 0.05
+
+
+def shuffled(points: Iterable[Point], number: int) -> list[Point]:
+    """Return the points in the order in which round `number` takes them.
+
+    Drawn anew for each round, so that what slows a moment falls on either side of a ratio alike.
+    """
+    found = list(points)
+    random.Random(number).shuffle(found)  # noqa: S311 (an order, not a secret)
+    return found
 
 
 def num_paired(point: Point, samples: Samples) -> int:

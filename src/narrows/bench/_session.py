@@ -5,37 +5,33 @@ Holds the operands of the timed weight and the timers of one length. Letters: T 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load
 
 from narrows import kernels
-from narrows._files import write_tensors_atomic
-from narrows._machine import machine
+from narrows._machine import check_fits, is_shortage
 from narrows._oracle import poisoned, worst
 from narrows._values import DTYPE_BYTES, Factors, WeightRecord
 from narrows.bench._accuracy import output_errors, sampled_rows
-from narrows.bench._facts import facts_of, kernel_of, shortage, thin_variants
+from narrows.bench._facts import facts_of, kernel_of, num_sets, shortage, thin_variants
 from narrows.bench._gate import Gate
+from narrows.bench._kept_factors import keep_factors, kept_factors
 from narrows.bench._material import input_hash, make_inputs, make_operands, weight_hash
 from narrows.bench._point import cost_of
-from narrows.bench._timer import MAX_CALLS, Ring, make_timer
+from narrows.bench._timer import Ring, make_timer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from narrows._oracle import Reference
-    from narrows._values import Experiment, OutputError
+    from narrows._values import Experiment, OutputError, WeightSource
     from narrows.bench._material import Operands
     from narrows.bench._point import Check, Point
     from narrows.bench._timer import Timer
-
-COLD_SETS = 3  # working sets rotate over 3x the last-level cache
 
 
 class Session:
@@ -66,6 +62,7 @@ class Session:
     def prepare(self, index: int) -> tuple[WeightRecord, tuple[OutputError, ...]]:
         """Factorise one weight; return what is known of it and its error at every length and rank."""
         source = self.experiment.weights[index]
+        self._check_fits(source)
         operands = self._timed_operands if index == 0 else make_operands(source, self.experiment)
         factors = operands.factorize(max(self.experiment.ranks))
         certificate = factors.certificate
@@ -91,6 +88,13 @@ class Session:
             self._keep(factors.to(self.dtype))
         return record, errors
 
+    def _check_fits(self, source: WeightSource) -> None:
+        """Raise ResourceError where a weight itself, and its float64 copy, are larger than the free memory."""
+        asked = self.experiment
+        numbers = asked.heads * asked.in_features * asked.out_features
+        what = f"weight {source.name} ({asked.out_features}, {asked.in_features}), with a copy in float64,"
+        check_fits(numbers * (4 + 8), "cpu", what=what, advice="Give a smaller one.")
+
     def load_factors(self) -> None:
         """Factorise the timed weight, if no earlier child has left its factors, before anything is timed."""
         _ = self._factors
@@ -106,23 +110,31 @@ class Session:
         try:
             self._move_to(point.tokens)
             return self._compare(point, facts)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as fault:
-            if not _is_memory(fault):
+        except (MemoryError, RuntimeError) as fault:
+            if not is_shortage(fault):
                 raise
             return replace(facts, status="does not fit", reason=str(fault).splitlines()[0])
 
     def sample(self, point: Point) -> tuple[float, int]:
         """Return (nanoseconds a call, calls) of one more sample of a checked point."""
         self._move_to(point.tokens)
-        return self._timer(point).sample()
+        try:
+            return self._timer(point).sample()
+        except BaseException:
+            self._timers.pop(point, None)  # it would hold its operands while other rows need the memory
+            raise
 
     @cached_property
     def _num_rows(self) -> int:
         """The largest length whose input fits now; 0 when none does."""
         asked = self.experiment
-        # Made or read in float32 at least, then cast: both live for a moment.
-        row_bytes = asked.in_features * (4 + DTYPE_BYTES[asked.dtype])
-        return max((tokens for tokens in asked.tokens if not shortage(tokens * row_bytes, "cpu")), default=0)
+        kept = asked.in_features * DTYPE_BYTES[asked.dtype]
+        made = asked.in_features * 4 + kept  # made or read in float32 at least, then cast: both live for a moment
+
+        def fits(tokens: int) -> bool:
+            return not (shortage(tokens * made, "cpu") or shortage(tokens * kept, asked.device))
+
+        return max(filter(fits, asked.tokens), default=0)
 
     @cached_property
     def _inputs(self) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -154,10 +166,12 @@ class Session:
 
     @cached_property
     def _factors(self) -> Factors:
-        if not self._factors_path.exists():
+        kept = kept_factors(self._factors_path, self.device)
+        if kept is None:
             self._keep(self._timed_operands.factorize(max(self.experiment.ranks)).to(self.dtype))
-        tensors = load(self._factors_path.read_bytes())
-        return Factors(tensors["a"].to(self.device), tensors["b"].to(self.device))
+            kept = kept_factors(self._factors_path, self.device)
+        assert kept is not None
+        return kept
 
     @property
     def _factors_path(self) -> Path:
@@ -166,7 +180,7 @@ class Session:
 
     def _keep(self, factors: Factors) -> None:
         """Keep the timed factors on disk, for a child that takes over."""
-        write_tensors_atomic(self._factors_path, {"a": factors.a, "b": factors.b})
+        keep_factors(self._factors_path, factors)
 
     def _move_to(self, tokens: int) -> None:
         """Drop what belongs to another length."""
@@ -253,18 +267,9 @@ class Session:
         if point.cache == "hot":
             return Ring([self._call(point, copy=False)])
         cost = cost_of(point, self.experiment.problem(point.tokens))
-        cache = machine(self.experiment.device).last_level_cache_bytes
-        # Operands and result rotate; what lies between two matmuls is memory that the allocator hands out again.
-        rotated = cost.bytes_read + cost.bytes_written
-        count = min(max(2, math.ceil(COLD_SETS * cache / rotated)), MAX_CALLS)
-        return Ring([self._call(point, copy=True) for _ in range(count)])
+        return Ring([self._call(point, copy=True) for _ in range(num_sets(point, cost, self.experiment.device))])
 
     def _timer(self, point: Point) -> Timer:
         if point not in self._timers:
             self._timers[point] = make_timer(self._ring(point), mode=point.mode, device=self.device)
         return self._timers[point]
-
-
-def _is_memory(fault: BaseException) -> bool:
-    """Say whether a backend's error means that memory ran out; torch raises a plain RuntimeError on a CPU."""
-    return isinstance(fault, (MemoryError, torch.OutOfMemoryError)) or "allocate memory" in str(fault)

@@ -8,7 +8,6 @@ the time is spent. The parent owns the store and never touches the device.
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import time
 from dataclasses import asdict, dataclass
@@ -18,7 +17,7 @@ from narrows._stats import FEWEST_ROUNDS
 from narrows.bench._client import RequestFailed, Worker, WorkerDied
 from narrows.bench._keys import Keys
 from narrows.bench._point import Check, Point, cost_of
-from narrows.bench._rounds import best_ceilings, is_narrow, num_paired
+from narrows.bench._rounds import best_ceilings, is_narrow, num_paired, shuffled
 from narrows.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -105,11 +104,19 @@ class Sweep:
     def open(self) -> Keys:
         """Ask the child what it is and what the experiment's content is."""
         self._say("starting")
+        self._tell_damaged()
         self.opening = self._ask_open()
         fingerprint = self.opening["machine"]["fingerprint"]
         self.keys = Keys(self.experiment, fingerprint, tuple(self.opening["weights"]), self.opening["input"])
         self._spent_before = self._store.fact(self.keys.run("spent")) or 0.0
         return self.keys
+
+    def _tell_damaged(self) -> None:
+        """Say which rows of the store were left out; they are measured again."""
+        damaged = self._store.damaged
+        if damaged:
+            count = f"{len(damaged)} rows of the store {self._store.path} are damaged and are measured again"
+            self._say(f"{count}: {damaged[0]}", is_notice=True)
 
     def forget(self) -> None:
         """Delete what the store holds of this experiment (rows that other experiments share included)."""
@@ -122,6 +129,7 @@ class Sweep:
         """Measure until every interval is narrow enough or the time is spent."""
         if self._is_finished():
             self._say("nothing left to measure: give more --minutes to go on, --fresh to start over", is_notice=True)
+            self._clear()
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         self._prepare()
@@ -164,8 +172,9 @@ class Sweep:
         self._store.put_fact(self.keys.run("spent"), "spent", self.spent)
 
     def _clear(self) -> None:
-        """Delete the factors that were kept for a child that takes over."""
-        shutil.rmtree(self._folder)
+        """Delete the factors that were kept for a child that takes over, also those that a killed run left."""
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
 
     def _prepare(self) -> None:
         """Measure ceilings; factorise the weights that no earlier run has factorised."""
@@ -204,7 +213,7 @@ class Sweep:
             found = Check(**self._worker.ask("check", timeout=self._patience(point), point=point.to_json()))
             peak = self._peak(point) if found.can_be_timed and found.peak_memory_bytes is None else None
         except RequestFailed as event:
-            return Check("failed", str(event))
+            return Check(event.status, str(event))
         except WorkerDied as event:
             self._restart()
             return Check(event.status, event.reason)
@@ -280,8 +289,7 @@ class Sweep:
         fewest = min(counts.values(), default=0)
         number = 1 + max((max(s, default=-1) for s in samples.values()), default=-1)
         wanted = [point for point in points if point.rank is None or counts[point] == fewest]
-        random.Random(number).shuffle(wanted)  # noqa: S311 (an order, not a secret)
-        for point in wanted:
+        for point in shuffled(wanted, number):
             if self.is_over():
                 return
             self._say(f"round {number + 1}: {point}")
@@ -291,12 +299,16 @@ class Sweep:
         try:
             answer = self._worker.ask("sample", timeout=self._patience(point), point=point.to_json())
         except RequestFailed as event:
-            self._keep(point, Check("failed", str(event)))
+            self._keep(point, self._spoiled(point, event.status, str(event)))
         except WorkerDied as event:
             self._restart()
-            self._keep(point, Check(event.status, event.reason))
+            self._keep(point, self._spoiled(point, event.status, event.reason))
         else:
             self._store.add_sample(self.keys.point(point), number, round(answer["ns"], 1), answer["calls"])
+
+    def _spoiled(self, point: Point, status: str, reason: str) -> Check:
+        """Return what is known of a point whose sample failed: still what it costs, and why it has no time."""
+        return Check(**{**asdict(self._checks[point]), "status": status, "reason": reason})
 
     def _repeat(self) -> None:
         """Visit the lengths in turn: first those with too few rounds for an interval, then the one with least time."""

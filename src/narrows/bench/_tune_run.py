@@ -14,6 +14,7 @@ from narrows.bench._sweep import Progress
 from narrows.bench._tune_case import Case
 from narrows.bench._tune_contest import Contest
 from narrows.bench._tune_search import PERSISTENT
+from narrows.errors import ResourceError
 from narrows.kernels import tuned
 from narrows.kernels.tuned import Entry
 
@@ -53,26 +54,46 @@ class Tuner:
         self._seconds, self._progress = seconds, progress
         self._started = time.monotonic()
         self._contest = Contest(say=self._say)
-        self._known = {entry.signature(device.index or 0): entry for entry in tuned.read(path, silicon).entries}
+        self._known = self._kept()
 
     def run(self, wanted: Iterable[Signature], *, again: bool = False) -> tuple[Entry, ...]:
-        """Measure what is missing and return what is known of the signatures."""
+        """Measure what is missing and return what is known of the signatures.
+
+        Processes that tune the same silicon take turns, call by call: none measures what another one has.
+        """
         asked = list(dict.fromkeys(wanted))
-        missing = [(signature, names) for signature in asked if (names := self._missing(signature, again=again))]
+        missing = [signature for signature in asked if self._missing(signature, again=again)]
         if not missing:
             self._notice("nothing left to measure: every choice was made with these versions (--again measures anew)")
-        for number, (signature, names) in enumerate(missing):
-            if self._spent() >= self._seconds:
-                self._notice(
-                    f"the time is spent: {len(missing) - number} of {len(missing)} calls are left; run it again"
-                )
-                break
-            self._contest.title = f"{number + 1} of {len(missing)}: {signature}"
-            try:
-                self._measure(signature, names)
-            except torch.OutOfMemoryError:
-                self._notice(f"left out: {signature} does not fit the device's free memory")
+        for number, signature in enumerate(missing):
+            with tuned.turn(self._path, self._silicon, waiting=self._wait):
+                if self._spent() >= self._seconds:
+                    left = f"{len(missing) - number} of {len(missing)}"
+                    self._notice(f"the time is spent: {left} calls are left; run it again")
+                    break
+                self._contest.title = f"{number + 1} of {len(missing)}: {signature}"
+                self._known |= self._checked()
+                self._measure(signature, self._missing(signature, again=again))
+        self._checked()
         return tuple(self._known[signature] for signature in asked if signature in self._known)
+
+    def _checked(self) -> dict[Signature, Entry]:
+        """Return what the store holds now, which must be all that was kept.
+
+        Raises:
+            ResourceError: it is not.
+        """
+        found = self._kept()
+        if gone := self._known.keys() - found.keys():
+            raise ResourceError(
+                f"the tuned choices in {self._path} are gone: the file was deleted or replaced, or its disk went away, "
+                f"while this run wrote into it. Lost: {len(gone)}. Put it back, or run the same again."
+            )
+        return found
+
+    def _kept(self) -> dict[Signature, Entry]:
+        """Return what the store holds now."""
+        return {one.signature(self._device.index or 0): one for one in tuned.read(self._path, self._silicon).entries}
 
     def _missing(self, signature: Signature, *, again: bool) -> tuple[str, ...]:
         """Return which implementations have no result of these versions."""
@@ -100,10 +121,16 @@ class Tuner:
         return [cast("OwnKernel", kernel) for kernel in found if not kernel.refuses(problem)]
 
     def _measure(self, signature: Signature, names: tuple[str, ...]) -> None:
-        """Measure implementations beside cuBLAS; keep them with what is known of the others."""
+        """Measure implementations, if any are left, beside cuBLAS; keep them with what is known of the others."""
+        if not names:
+            return
         own = [kernel for kernel in self._own_kernels(signature) if kernel.name in names]
-        case = Case(signature, self._device, cache_bytes=self._silicon.l2_bytes)
-        candidates = self._contest.candidates(case, own, self._hints(signature))
+        try:
+            case = Case(signature, self._device, cache_bytes=self._silicon.l2_bytes)
+            candidates = self._contest.candidates(case, own, self._hints(signature))
+        except torch.OutOfMemoryError:
+            self._notice(f"left out: {signature} does not fit the device's free memory")
+            return
         if tuned.cublas(signature) not in names:  # only what was missing is new
             candidates = {**candidates, **self._known[signature].candidates}
         entry = self._entry(signature, candidates)
@@ -121,6 +148,9 @@ class Tuner:
 
     def _spent(self) -> float:
         return time.monotonic() - self._started
+
+    def _wait(self) -> None:
+        self._say("another process tunes this device: waiting for its turn")
 
     def _say(self, text: str) -> None:
         self._progress(Progress(text, self._spent(), self._seconds))

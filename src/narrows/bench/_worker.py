@@ -1,4 +1,4 @@
-"""The child process: `python -m narrows.bench._worker`. One JSON request a line in, one JSON answer a line out.
+"""The child process, as `_client` starts it. One JSON request a line in, one JSON answer a line out.
 
 It alone touches tensors and the device. Standard output carries answers only: whatever a library
 prints goes to standard error. When the parent dies, so does it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +21,10 @@ if TYPE_CHECKING:
     from narrows.bench._session import Session
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its parent ends, so that no orphan disturbs the next run."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-    import signal
-
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+def _die_before_parent() -> None:
+    """Ask Linux to end this process first when memory runs out: the parent has what is measured, and goes on."""
+    with suppress(OSError):  # a system without it chooses by size
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
 
 
 def _own_stdout() -> TextIO:
@@ -106,6 +102,7 @@ class _Server:
 
 
 def _answer(handlers: _Server, line: str) -> dict[str, Any]:
+    from narrows._machine import first_line, is_shortage
     from narrows.errors import NarrowsError
 
     request = json.loads(line)
@@ -115,19 +112,15 @@ def _answer(handlers: _Server, line: str) -> dict[str, Any]:
     except NarrowsError as fault:
         return {"error": type(fault).__name__, "message": str(fault)}
     except (RuntimeError, MemoryError) as fault:  # a backend's own failure costs this request, not the run
-        text = str(fault).strip() or "out of memory"
-        return {"error": type(fault).__name__, "message": text.splitlines()[0]}
+        message = first_line(fault)
+        return {"error": type(fault).__name__, "message": message, "is_shortage": is_shortage(fault)}
 
 
 def main() -> None:
     """Answer until standard input ends."""
-    _die_with_parent()
+    _die_before_parent()
     answers = _own_stdout()
     handlers = _Server()
     for line in sys.stdin:
         answers.write(json.dumps(_answer(handlers, line)) + "\n")
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -9,6 +9,7 @@ from importlib import import_module
 import click
 
 from narrows import errors
+from narrows.cli._interrupt import INTERRUPTED, end_at_ctrl_c, said
 
 # Verb -> module that holds its `command`.
 VERBS = {
@@ -23,7 +24,7 @@ VERBS = {
     "doctor": "narrows.cli.doctor",
 }
 
-NO, USAGE, NOT_DONE, INTERRUPTED, BROKEN_PIPE = 1, 2, 3, 130, 141
+NO, USAGE, NOT_DONE, BROKEN_PIPE = 1, 2, 3, 141
 
 
 def exit_code(fault: BaseException) -> int:
@@ -51,11 +52,18 @@ def _message(fault: BaseException) -> str:
         text = f"error: {fault}"
     elif isinstance(fault, OSError):
         text = f"error: {fault.strerror or fault}" + (f": {fault.filename}" if fault.filename else "")
-    elif isinstance(fault, MemoryError):
-        text = "error: out of memory. Free some, or ask for smaller sizes."
+    elif _is_shortage(fault):
+        first = str(fault).strip().partition("\n")[0]
+        text = f"error: out of memory{f' ({first})' if first else ''}. Free some, or ask for smaller sizes."
     else:
         text = f"error: unexpected {type(fault).__name__}: {fault}. This is a fault in narrows: --debug shows where."
     return "".join(c for c in text if c.isprintable() or c == "\n")
+
+
+def _is_shortage(fault: BaseException) -> bool:
+    from narrows._machine import is_shortage
+
+    return is_shortage(fault)
 
 
 class _Verbs(click.Group):
@@ -99,6 +107,8 @@ def _report(fault: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     else:
         click.echo(_message(fault), err=True)
+    if exit_code(fault) == INTERRUPTED:
+        said()
     return exit_code(fault)
 
 
@@ -123,4 +133,5 @@ def command(*, debug: bool) -> None:
 
 def main() -> None:
     """Run the command and exit."""
+    end_at_ctrl_c()
     command()

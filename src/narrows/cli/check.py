@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 EXAMPLE = """\b
 Example:
   narrows check smollm2-narrow --against smollm2 --workload prefill:2048x1 --workload decode:512x1
-  narrows check smollm2-narrow --against smollm2 --texts other.jsonl --device cuda -o check.json
+  narrows check smollm2-narrow --against smollm2 --texts other.jsonl --device cuda -o check.json --html check.html
 """
 
 
@@ -42,6 +42,9 @@ Example:
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or cuda:1.")
 @click.option("--dtype", metavar="NAME", help="float32, bfloat16 or float16 (fp32, bf16, fp16). Default: as saved.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the check (JSON) here.")
+@click.option(
+    "--html", type=click.Path(path_type=Path), metavar="FILE", help="Write charts and tables as one page here."
+)
 @output_options
 def command(
     *,
@@ -49,6 +52,7 @@ def command(
     against: Path,
     workloads: tuple[str, ...],
     output: Path | None,
+    html: Path | None,
     output_format: str | None,
     **options: object,
 ) -> None:
@@ -64,28 +68,33 @@ def command(
     from narrows._values import Workload
 
     asked = [Workload.parse(text) for text in workloads] or None
-    if output is not None:
-        check_target(output)
+    for path in (output, html):
+        if path is not None:
+            check_target(path)
     quiet_libraries()
     from narrows.models._check import check
 
     with steps() as show:
         found = check(out, against, workloads=asked, progress=show, **options)  # type: ignore[arg-type]
     if output is not None:
-        _write(found, output)
+        _write(found.to_json() + "\n", output)
+    if html is not None:
+        from narrows.reporting import checks_document
+
+        _write(checks_document([found]), html)
     _print(found, output_format)
     if found.is_broken:
         click.get_current_context().exit(1)
 
 
 def _print(found: Check, output_format: str | None) -> None:
-    from narrows.reporting._check import check_tables, speed_check_table
+    from narrows.reporting import check_tables, speed_check_table
 
     emit(speed_check_table(found) if output_format == "csv" else check_tables(found), output_format)
 
 
-def _write(found: Check, path: Path) -> None:
+def _write(text: str, path: Path) -> None:
     from narrows._files import write_text_atomic
 
-    write_text_atomic(path, found.to_json() + "\n")
+    write_text_atomic(path, text)
     click.echo(f"wrote {path}", err=True)

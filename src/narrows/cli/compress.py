@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,11 +14,12 @@ from narrows.cli._steps import quiet_libraries, steps
 from narrows.errors import BudgetError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from narrows._values import ModelBudget
+    from narrows._values import ModelBudget, ModelPlan, ModelPoint
     from narrows._values._check import Estimate
     from narrows.models import Compression, Recipe
+    from narrows.planning import ModelFrontierPoint
 
 EXAMPLE = """\b
 Example:
@@ -53,7 +55,12 @@ Example:
     "--layer", "patterns", multiple=True, metavar="NAME", help="Only these layers: a name or re:REGEX; repeat."
 )
 @click.option("--method", default="two-sided", show_default=True, help="two-sided or one-sided (no backward pass).")
-@click.option("--forms", default="low-rank,pivot", show_default=True, help="Which forms a layer may take beside dense.")
+@click.option(
+    "--forms",
+    default="low-rank,pivot",
+    show_default=True,
+    help="Which forms a layer may take beside dense; with shared, too: gate and up with one projection.",
+)
 @click.option(
     "--calibration-tokens", type=int, default=32768, show_default=True, metavar="N", help="Read to calibrate."
 )
@@ -70,6 +77,7 @@ Example:
 @click.option(
     "--work", type=click.Path(path_type=Path), metavar="DIR", help="Keep calibration here. Default: the cache."
 )
+@click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan and its charts here.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would take and gain at most; reads no weight.")
 @output_options
 def command(
@@ -80,6 +88,7 @@ def command(
     texts: Path,
     workloads: tuple[str, ...],
     patterns: tuple[str, ...],
+    html: Path | None,
     dry_run: bool,
     output_format: str | None,
     **options: object,
@@ -93,8 +102,11 @@ def command(
 
     Exits 1 when nothing meets the budget, and shows the frontier of what can be had.
     """
+    from narrows._files import check_target
     from narrows._values import Workload, dtype_name
 
+    if html is not None:
+        check_target(html)
     wanted, asked = parse_budget(budget), tuple(Workload.parse(text) for text in workloads)
     quiet_libraries()
     recipe = _recipe(options)
@@ -108,11 +120,13 @@ def command(
             done = _compress()(model, out, wanted, texts=texts, work=options["work"], progress=show, **given)
     except BudgetError as fault:
         _show_frontier(fault, output_format)
+        _write_page(html, getattr(fault.nearest, "plan", None), getattr(fault.nearest, "frontier", ()), fault.nearest)
         raise
     except KeyboardInterrupt:
         click.echo("stopped: what was calibrated is kept; run the same command to continue.", err=True)
         raise
     _show(done, output_format)
+    _write_page(html, done.plan, done.frontier, done)
     _say_where(done, model, out)
 
 
@@ -162,6 +176,45 @@ def _show(done: Compression, output_format: str | None) -> None:
     measured = _measured(done)
     tables = [model_summary_table(done.plan, measured), model_plan_table(done.plan), frontier_table(done.frontier)]
     emit(tables if done.is_in_nats else [without_nats(table) for table in tables], output_format)
+
+
+def _write_page(path: Path | None, plan: ModelPlan | None, frontier: Sequence[ModelFrontierPoint], found: Any) -> None:
+    """Write plan, frontier and what was measured, where that is asked for and there is a plan."""
+    if path is None or plan is None:
+        return
+    from narrows._files import write_text_atomic
+    from narrows.reporting import model_document
+
+    write_text_atomic(path, model_document(plan, frontier, _points(plan, found)))
+    click.echo(f"wrote {path}", err=True)
+
+
+def _points(plan: ModelPlan, found: Any) -> list[ModelPoint]:
+    """Return dense and the compressed model as measured; nothing where its quality was not."""
+    from narrows._values import ModelPoint
+
+    quality, speeds = found.quality, found.speeds
+    if quality is None:
+        return []
+    dense_bytes = sum(one.dense.bytes for one in plan.layers)
+    dense = ModelPoint("dense", 1.0, dense_bytes, perplexity=quality.dense)
+    low, high = (None if end is None else end * quality.dense for end in (quality.ratio.low, quality.ratio.high))
+    chosen = ModelPoint(
+        f"keep {plan.kept:.3g}",
+        plan.kept,
+        plan.num_bytes,
+        perplexity=quality.compressed,
+        perplexity_low=low,
+        perplexity_high=high,
+        is_choice=True,
+    )
+    if speeds is None:
+        return [dense, chosen]
+    found = speeds.overall
+    return [
+        replace(dense, speedup=1.0, speedup_low=1.0, speedup_high=1.0),
+        replace(chosen, speedup=found.value, speedup_low=found.low, speedup_high=found.high),
+    ]
 
 
 def _say_where(done: Compression, model: Path, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""`narrows show`: the origin's tables and document, remade from a report."""
+"""`narrows show`: the origin's tables and document remade from a report, or checks of a model side by side."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from narrows.cli._output import emit, output_options
+from narrows.errors import InputError
 
 if TYPE_CHECKING:
     from narrows._values import Report
+    from narrows._values._check import Check
     from narrows.reporting import Table
 
 
@@ -18,11 +20,12 @@ EXAMPLE = """\b
 Example:
   narrows show report.json --error 0.05
   narrows show report.json --html report.html
+  narrows show keep-90.json keep-80.json --html model.html   (written by narrows check -o)
 """
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--best", is_flag=True, help="Only the best rank for each length.")
 @click.option("--statements", is_flag=True, help="Only the origin's statements, each with its verdict.")
 @click.option("--error", type=float, metavar="E", help="Error budget of the best ranks (0.05 is 5 %). Default: 0.05.")
@@ -31,7 +34,7 @@ Example:
 @output_options
 def command(
     *,
-    file: Path,
+    files: tuple[Path, ...],
     best: bool,
     statements: bool,
     error: float | None,
@@ -39,18 +42,23 @@ def command(
     html: Path | None,
     output_format: str | None,
 ) -> None:
-    """Show tables, findings and the document.
+    """Show tables, findings and the document of a report, or checks of a model side by side.
 
-    Best rank by length, speedup with its error, key findings, the origin's statements.
+    Of a report: best rank by length, speedup with its error, key findings, the origin's statements. Of one or several
+    checks (`narrows check -o FILE`): dense, int8 and every compressed folder by quality, speed and bytes.
 
     --md without --best or --statements prints the whole document; --csv prints every measured row.
     """
     from narrows._values import Budget
-    from narrows.cli._input import read_report
+    from narrows.cli._input import read_report_or_checks
     from narrows.reporting import of_weight
 
     Budget(error=error)  # the same check of its value
-    report = read_report(file)
+    report = read_report_or_checks(files)
+    if isinstance(report, tuple):
+        _refuse({"--best": best, "--statements": statements, "--error": error, "--weight": weight})
+        _show_checks(report, html, output_format)
+        return
     report = report if weight is None else of_weight(report, weight)
     if html is not None:
         _write_page(report, html)
@@ -60,6 +68,26 @@ def command(
         _print_document(report)
         return
     emit(_tables(report, error, best=best, statements=statements, output_format=output_format), output_format)
+
+
+def _refuse(given: dict[str, object]) -> None:
+    """Raise InputError where an option is given that only a report has."""
+    named = [name for name, value in given.items() if value]
+    if named:
+        raise InputError(f"{', '.join(named)}: only a report of `narrows measure` has that; these files are checks.")
+
+
+def _show_checks(checks: tuple[Check, ...], html: Path | None, output_format: str | None) -> None:
+    from narrows._files import write_text_atomic
+    from narrows.reporting import check_tables, checks_document, checks_tables
+
+    if html is not None:
+        write_text_atomic(html, checks_document(checks))
+        click.echo(f"wrote {html}", err=True)
+        if not output_format:
+            return
+    own = check_tables(checks[0]) if len(checks) == 1 else ()
+    emit([*checks_tables(checks), *own], output_format)
 
 
 def _write_page(report: Report, path: Path) -> None:

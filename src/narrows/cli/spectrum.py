@@ -12,7 +12,7 @@ import click
 
 from narrows.cli._output import emit, output_options
 from narrows.cli._ranges import parse_range
-from narrows.errors import FileError, InputError
+from narrows.errors import FileError, InputError, ResourceError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,13 +123,13 @@ def _spectrum(source: Path, name: str, layout: Layout, *, is_asked_for: bool) ->
     from narrows.decompose import factorize
     from narrows.reporting._spectrum import LayerSpectrum
 
-    weight_ED = read_tensor(source, name, layout=layout)
-    if not weight_ED.is_floating_point() and not is_asked_for:
-        click.echo(f"passed over {name}: {weight_ED.dtype}", err=True)
-        return None
     try:
+        weight_ED = read_tensor(source, name, layout=layout)
+        if not weight_ED.is_floating_point() and not is_asked_for:
+            click.echo(f"passed over {name}: {weight_ED.dtype}", err=True)
+            return None
         certificate = factorize(weight_ED, method="exact").certificate
-    except InputError as fault:
+    except (InputError, ResourceError) as fault:
         if not is_asked_for:
             click.echo(f"passed over {name}: {fault}", err=True)
             return None

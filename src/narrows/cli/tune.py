@@ -112,15 +112,13 @@ def _export(path: Path, device: str) -> None:
 
 
 def _import(path: Path, device: str) -> None:
+    from narrows._files import read_file
     from narrows.bench import device_index
     from narrows.kernels import tuned
 
     number = device_index(device)
     silicon, software = tuned.silicon(number), tuned.software(number)
-    try:
-        text = path.read_bytes()
-    except OSError as fault:
-        raise FileError(f"{path} cannot be read: {fault.strerror}. Give a file of narrows tune --export.") from None
+    text = read_file(path, advice="Give a file of narrows tune --export.")
     tuning = tuned.Tuning.from_json(text, source=str(path))
     if tuning.silicon != silicon:
         raise FileError(

@@ -19,6 +19,8 @@ from narrows.decompose._rope_rank import RotaryRank as RotaryRank
 from narrows.decompose._rope_rank import rotary_rank as rotary_rank
 from narrows.decompose._rope_width import RotaryQueryKey as RotaryQueryKey
 from narrows.decompose._rope_width import rotary_query_key as rotary_query_key
+from narrows.decompose._stack import anchored_stack as anchored_stack
+from narrows.decompose._stack import weighted_stack as weighted_stack
 from narrows.decompose._value_output import ValueMaps as ValueMaps
 from narrows.decompose._value_output import ValueOutput as ValueOutput
 from narrows.decompose._value_output import mixed_moments as mixed_moments

@@ -62,8 +62,20 @@ def anchored(
     """
     started = time.perf_counter()
     check_matrix("weight", weight_ED)
-    check_square("cross", cross_DD, weight_ED.shape[1])
     metric = Metric.of(weight_ED, ("inputs", inputs_DD, shrink_inputs), ("gradients", gradients_EE, shrink_gradients))
+    return anchored_in(metric, weight_ED, cross_DD, dense_inputs_DD, started=started)
+
+
+def anchored_in(
+    metric: Metric,
+    weight_ED: torch.Tensor,
+    cross_DD: torch.Tensor,
+    dense_inputs_DD: torch.Tensor | None = None,
+    *,
+    started: float,
+) -> Weighted:
+    """Return what `anchored` does, in a norm that is already there."""
+    check_square("cross", cross_DD, weight_ED.shape[1])
     shift = _Shift.of(weight_ED.detach().to(torch.float64), cross_DD, metric)
     constant = None if dense_inputs_DD is None else shift.constant(dense_inputs_DD)
     parts = decompose(shift.weight_ED + shift.change_ED, metric)
@@ -104,4 +116,4 @@ class _Shift:
         apart_ED = self.weight_ED @ (of.matrix - cross - cross.mT + inputs.matrix)
         left_ED = self.weight_ED if gradients is None else gradients.times(self.weight_ED)
         total = (1 - inputs.share) * float((left_ED * apart_ED).sum()) - self.metric.norm(self.change_ED) ** 2
-        return max(total, 0.0) * (1.0 if gradients is None else 0.5)
+        return max(total, 0.0) * (0.5 if self.metric.is_in_nats else 1.0)

@@ -17,6 +17,8 @@ import torch
 
 from narrows.errors import InputError, ShapeError
 
+Sums = tuple[int, torch.Tensor, torch.Tensor]
+
 
 @dataclass(frozen=True, eq=False)
 class Rotations:
@@ -83,12 +85,20 @@ class Rotations:
 def _average(angles: torch.Tensor, context: int) -> torch.Tensor:
     """Return sum over t < context of (context - t) exp(i t angle) / sum of (context - t), complex128.
 
-    The quotient that the sum equals cancels where an angle is near 0, so it is added up.
+    The quotient that the sum equals cancels where an angle is near 0, so it is added up: over the bits of the context,
+    from the sums over m and n tokens to those over m + n.
     """
-    turn = torch.polar(torch.ones_like(angles), angles)
-    # After step s, inner is sum_{t <= s} turn^t and outer the sum of all inner ones: weight context - t for turn^t.
-    inner = outer = torch.ones_like(turn)
-    for _ in range(context - 1):
-        inner = inner * turn + 1
-        outer = outer + inner
+    length, inner, outer = 0, torch.zeros_like(angles) + 0j, torch.zeros_like(angles) + 0j
+    for bit in f"{context:b}":
+        # inner is the sum of exp(i t angle) over t < length, outer that of (length - t) exp(i t angle).
+        length, inner, outer = _joined(angles, (length, inner, outer), (length, inner, outer))
+        if bit == "1":
+            one = torch.ones_like(inner)
+            length, inner, outer = _joined(angles, (1, one, one), (length, inner, outer))
     return outer / (context * (context + 1) / 2)
+
+
+def _joined(angles: torch.Tensor, first: Sums, then: Sums) -> Sums:
+    """Return the sums over both stretches of tokens, `then` after `first`."""
+    turn = torch.polar(torch.ones_like(angles), first[0] * angles)
+    return first[0] + then[0], first[1] + turn * then[1], first[2] + then[0] * first[1] + turn * then[2]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import torch
 
+from narrows._cost import workspace_bytes
+from narrows._machine import fitting
 from narrows.decompose._operands import check_operand
 from narrows.decompose._weighted_moment import Metric, check_not_negative, check_symmetric
 from narrows.decompose._weighted_value import Weighted
@@ -19,7 +21,7 @@ from narrows.errors import InputError, NonFiniteError, ShapeError
 
 if TYPE_CHECKING:
     from narrows._values import Method, Moments
-    from narrows.decompose._weighted_moment import Moment
+    from narrows.decompose._weighted_moment import Side
 
 WeightedMethod = Literal["one-sided", "two-sided"]
 
@@ -53,9 +55,25 @@ def weighted(
         InputError: an unknown method, no gradients, moments without energy or not symmetric and
             positive semidefinite, or a weight that is not a plain dense floating tensor.
         ShapeError, DtypeError, DeviceError, NonFiniteError: as their names say.
+        ResourceError: it takes more memory than is free.
     """
     started = time.perf_counter()
     check_matrix("weight", weight_ED)
+    check_method(method, moments)
+    E, D = weight_ED.shape
+    what, advice = f"decomposing a weight ({E}, {D}) with its moments in float64", "Free some, or leave it dense."
+    with fitting(workspace_bytes(D, E), str(weight_ED.device), what=what, advice=advice):
+        metric = Metric.of(
+            weight_ED,
+            ("moments.inputs", moments.inputs, shrink_inputs),
+            ("moments.gradients", moments.gradients if method == "two-sided" else None, shrink_gradients),
+        )
+        parts = decompose(weight_ED.detach().to(torch.float64), metric)
+        return parts.weighted(method, weight_ED.dtype, constant=0.0, started=started)
+
+
+def check_method(method: str, moments: Moments) -> None:
+    """Raise InputError for an unknown method, or one that needs gradients where there are none."""
     if method not in get_args(WeightedMethod):
         raise InputError(f"method={method!r} is not known. Use one of: {', '.join(get_args(WeightedMethod))}.")
     if method == "two-sided" and moments.gradients is None:
@@ -63,13 +81,6 @@ def weighted(
             "method='two-sided' needs moments.gradients, which are None: calibrate with gradients, "
             "or use method='one-sided'."
         )
-    metric = Metric.of(
-        weight_ED,
-        ("moments.inputs", moments.inputs, shrink_inputs),
-        ("moments.gradients", moments.gradients if method == "two-sided" else None, shrink_gradients),
-    )
-    parts = decompose(weight_ED.detach().to(torch.float64), metric)
-    return parts.weighted(method, weight_ED.dtype, constant=0.0, started=started)
 
 
 def check_matrix(name: str, weight_ED: torch.Tensor) -> None:
@@ -128,7 +139,7 @@ def decompose(weight_ED: torch.Tensor, metric: Metric) -> Parts:
 
 
 def _output_form(
-    weight_ED: torch.Tensor, inner: Moment | None, outer: Moment | None
+    weight_ED: torch.Tensor, inner: Side | None, outer: Side | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
     """Return a (E, D), b (E, E), squares (E,) and the floored eigenvalues of outer, for E <= D.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -118,6 +119,20 @@ class Moment:
         return Root(vectors * roots, roots, int((values < floor).sum()))
 
 
+class Side(Protocol):
+    """What weighs one side of a matrix: symmetric, positive definite, (N, N); it need not be formed."""
+
+    @property
+    def name(self) -> str:
+        """For error texts."""
+
+    def times(self, x_NK: torch.Tensor) -> torch.Tensor:
+        """Return its product with x, (N, K)."""
+
+    def root(self) -> Root:
+        """Return L with L L^T = the matrix."""
+
+
 @dataclass(frozen=True, eq=False)
 class Metric:
     """The norm ||G^1/2 M C^1/2||_F of a matrix (E, D); without G, of the outputs alone.
@@ -125,10 +140,12 @@ class Metric:
     Attributes:
         inputs: C, (D, D).
         gradients: G, (E, E); None: the identity.
+        is_in_nats: half the squared norm is a growth of the loss: G is of its gradients.
     """
 
     inputs: Moment
-    gradients: Moment | None
+    gradients: Side | None
+    is_in_nats: bool
 
     @classmethod
     def of(
@@ -146,8 +163,8 @@ class Metric:
         of_inputs = Moment.of(inputs[0], inputs[1], like=weight_ED, size=D, share=inputs[2])
         name, tensor, share = gradients
         if tensor is None:
-            return cls(of_inputs, None)
-        return cls(of_inputs, Moment.of(name, tensor, like=weight_ED, size=E, share=share))
+            return cls(of_inputs, None, is_in_nats=False)
+        return cls(of_inputs, Moment.of(name, tensor, like=weight_ED, size=E, share=share), is_in_nats=True)
 
     def norm(self, matrix_ED: torch.Tensor) -> float:
         """Return the weighted norm of a float64 matrix, from two products and no root."""

@@ -60,7 +60,7 @@ class Weighted:
     @property
     def is_in_nats(self) -> bool:
         """Return True where damage is in nats a token (with gradients), False for the outputs' squared error."""
-        return self.metric.gradients is not None
+        return self.metric.is_in_nats
 
     @cached_property
     def damages(self) -> npt.NDArray[np.float64]:
@@ -68,7 +68,7 @@ class Weighted:
 
         With gradients: the expected growth of the loss in nats a token, half the sum of the discarded
         sigma^2. Without: E||y - y_R||^2, the sum itself: in units of the output, which two
-        layers do not share. Both with shrunk moments.
+        layers do not share (of a stack: shares of each layer's output, added up). Both with shrunk moments.
         """
         squares = self.sigma**2 * (0.5 if self.is_in_nats else 1.0)
         # Smallest first: a difference from the whole sum would cancel.

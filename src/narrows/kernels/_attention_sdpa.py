@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import pad, scaled_dot_product_attention
 
 from narrows.kernels._attention_mask import added_mask, merged_mask, only_valid
+from narrows.kernels._attention_math import AttentionMath
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # memory-efficient one 1640 us (benchmarks/results/attention-h200.json). Each is asked whether it takes a call; asking
 # launches nothing.
 CUDNN = SDPBackend.CUDNN_ATTENTION
+SPECIFICATION = AttentionMath()
 FUSED: dict[SDPBackend, Callable[[Any], bool]] = {
     CUDNN: can_use_cudnn_attention,
     SDPBackend.FLASH_ATTENTION: can_use_flash_attention,
@@ -43,6 +45,9 @@ VECTOR_BYTES = 16  # and reads as many at once: an address or a row between two 
 # cuDNN's gradients can be NaN where a tile of rows or of keys is not full and a row's scores are all far below 0
 # (github.com/pytorch/pytorch/issues/196678 with a mask, github.com/NVIDIA/cudnn-frontend/issues/1072 for one row).
 FULL_TILE = 128
+# torch's CPU kernel looks for a row's largest score a vector at a time (16 of float32 at most); among fewer keys by
+# comparisons, which pass over NaN: a row of NaN alone then gives 0 (torch 2.13).
+KEYS_A_VECTOR = 16
 FEW_ROWS = 64  # query rows of a key head up to which a mask is written out for each of them
 
 
@@ -68,6 +73,8 @@ class AttentionSdpa:
         lengths: Tensor | None = None,
     ) -> Tensor:
         """Return softmax(q k^T scale + mask) v, (B, H, T, F); with `lengths`, k and v are copied."""
+        if not q.is_cuda and k.shape[2] < KEYS_A_VECTOR:
+            return SPECIFICATION.run(q, k, v, scale=scale, mask=mask, causal=causal, lengths=lengths)
         call = prepare_sdpa(q, k, v, mask=mask, causal=causal, lengths=lengths)
         with call.pinned():
             return call.run(scale)
@@ -129,8 +136,10 @@ class SdpaCall:
 
     def run(self, scale: float) -> Tensor:
         """Return the result, (B, H, T, F); differentiable."""
+        # Above 0 for torch: its CPU kernel hides keys before it scales; -inf times 0 or less is no -inf (torch 2.13).
+        q, scale = (self.q, scale) if scale > 0 else (self.q * (-1.0 if scale else 0.0), -scale or 1.0)
         out = scaled_dot_product_attention(
-            self.q, self.k, self.v, self.mask, is_causal=self.is_causal, scale=scale, enable_gqa=self.shares_keys
+            q, self.k, self.v, self.mask, is_causal=self.is_causal, scale=scale, enable_gqa=self.shares_keys
         )
         out = out[..., : self.shape[-1]].reshape(self.shape)
         return out if self.blind is None else out.masked_fill(self.blind, 0)

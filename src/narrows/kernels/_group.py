@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from narrows._values import Factors
-from narrows.errors import InputError, ShapeError
+from narrows.errors import DeviceError, DtypeError, InputError, ShapeError
 from narrows.kernels._matmul import project
 
 if TYPE_CHECKING:
@@ -32,12 +32,17 @@ def stack(factors: Sequence[Factors]) -> tuple[Factors, ...]:
     Raises:
         InputError: no factors.
         ShapeError: factors with heads, or of different D.
+        DtypeError, DeviceError: factors of several dtypes, or on several devices.
     """
     if not factors:
         raise InputError("factors is empty: give at least one Factors.")
     sizes = [tuple(f.a.shape) for f in factors]
     if any(len(size) != 2 or size[1] != sizes[0][1] for size in sizes):
         raise ShapeError(f"factors have a of {sizes}: each must be (R, D) without heads, with the same D.")
+    if len({f.a.dtype for f in factors}) > 1:
+        raise DtypeError(f"factors are {[f.a.dtype for f in factors]}: give all the same dtype.")
+    if len({f.a.device for f in factors}) > 1:
+        raise DeviceError(f"factors are on {[str(f.a.device) for f in factors]}: move all to one device.")
     blocks = torch.split(torch.cat([f.a for f in factors]), [f.rank for f in factors])
     return tuple(Factors(a, f.b, f.certificate, f.is_ordered) for a, f in zip(blocks, factors, strict=True))
 

@@ -92,7 +92,9 @@ def _project(x: Tensor, a: Tensor, middle_bias: Tensor | None) -> Tensor:
         return project(x, a)
     if a.ndim == 3:
         return project(x, a).add_(middle_bias)
-    return torch.nn.functional.linear(x, a, middle_bias)
+    # Not functional.linear: for some x of other than two dimensions it rounds before it adds the bias.
+    rows = x.reshape(-1, x.shape[-1])
+    return torch.addmm(middle_bias, rows, a.mT).view(*x.shape[:-1], a.shape[-2])
 
 
 def _expand(h: Tensor, b: Tensor, bias: Tensor | None, out: Tensor | None) -> Tensor:

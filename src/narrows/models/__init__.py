@@ -12,6 +12,10 @@ if _find_spec("transformers") is None:
     raise _ResourceError("models need transformers >= 5.17 and scipy: pip install 'narrows[models]'.")
 
 from narrows.models._apply import apply_ as apply_
+from narrows.models._attention import AttentionWidths as AttentionWidths
+from narrows.models._attention_narrow import narrow_attention_ as narrow_attention_
+from narrows.models._attention_summary import AttentionChange as AttentionChange
+from narrows.models._attention_summary import AttentionSummary as AttentionSummary
 from narrows.models._check import check as check
 from narrows.models._compress import Compression as Compression
 from narrows.models._compress import compress_ as compress_

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from narrows.models._forms import compressed_layers
+from narrows.models._joint import join_, stands_for
 from narrows.models._match import blocks
 from narrows.models._quantizer import mark
 
@@ -35,7 +36,9 @@ def own_weights_(copied: nn.Module, trained: Trained) -> None:
 def adopt_(model: nn.Module, made: Built) -> None:
     """Put the layers of a compressed copy into the model, and the weights that recovery moved."""
     for name, _, layer in list(compressed_layers(made.model)):
-        layer.train(model.get_submodule(name).training)
+        stack = stands_for(made.model, name)
+        old = model.get_submodule(name) if stack == (name,) else join_(model, stack)
+        layer.train(old.training)
         model.set_submodule(name, layer)
     if made.is_trained:
         moved = dict(made.model.named_parameters())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from narrows.decompose import anchored
+from narrows.decompose import anchored, anchored_stack
 from narrows.errors import NonFiniteError
 from narrows.models._anchor_blocks import Chain
 from narrows.models._calibrate_forward import quiet_model
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from narrows._values import Factors, LayerChoice, ModelPlan, Moments, PivotFactors
-    from narrows.decompose import Weighted
     from narrows.models._calibrate_batches import Text
     from narrows.models._match import Target
 
@@ -43,6 +42,8 @@ def anchored_parts(
     progress: Progress = None,
 ) -> Parts:
     """Return the factors of every layer that the plan makes smaller, each anchored to what stands before it.
+
+    Of layers that share a projection, under the first one's name.
 
     Layers are taken in the order in which they run. Each is fitted to give, from what it reads in
     the model as compressed so far, what the dense layer gives from its own input
@@ -99,7 +100,7 @@ class _Walk:
         parts: Parts = {}
         for group in _groups(inputs, targets):
             made = self._fitted(number, shorter, group, inputs[group[0].name])
-            _put(shorter, name, group, made)
+            _put(shorter, name, group, self._choices, made)
             parts |= made
         self._dense, self._compressed = after, self._chain.run(number, shorter, self._compressed)
         if not all(bool(hidden.isfinite().all()) for hidden in self._compressed):
@@ -109,14 +110,21 @@ class _Walk:
     def _fitted(self, number: int, shorter: nn.Module, group: Sequence[Target], inputs: Sequence[Tensor]) -> Parts:
         """Return the parts of layers that read one tensor, which in the dense model is `inputs`."""
         seen = self._chain.inputs_of(number, shorter, group[0].name, self._compressed)
-        cross_DD, second_DD = self._chain.joint_moments(inputs, seen)
-        return {
-            target.name: _part(
-                anchored(_weight(target), cross_DD, second_DD, gradients_EE=self._moments[target.name].gradients),
-                self._choices[target.name],
-            )
-            for target in group
-        }
+        joint = self._chain.joint_moments(inputs, seen)
+        by_name = {target.name: target for target in group}
+        together = dict.fromkeys(self._choices[target.name].together for target in group)
+        return {names[0]: self._part([by_name[name] for name in names], joint) for names in together}
+
+    def _part(self, layers: Sequence[Target], joint: tuple[Tensor, Tensor]) -> Factors | PivotFactors:
+        """Return the part of a layer, or of several with one projection."""
+        weights, found = [_weight(one) for one in layers], [self._moments[one.name] for one in layers]
+        if len(layers) == 1:
+            made = anchored(weights[0], *joint, gradients_EE=found[0].gradients)
+        else:
+            made = anchored_stack(weights, found, *joint)
+        chosen = self._choices[layers[0].name].chosen
+        assert chosen.rank is not None
+        return made.pivot(chosen.rank) if chosen.form == "pivot" else made.factors(chosen.rank)
 
 
 def _groups(inputs: Mapping[str, Sequence[Tensor]], targets: Sequence[Target]) -> list[list[Target]]:
@@ -133,16 +141,15 @@ def _weight(target: Target) -> Tensor:
     return weight.T if target.is_transposed else weight
 
 
-def _part(made: Weighted, choice: LayerChoice) -> Factors | PivotFactors:
-    rank = choice.chosen.rank
-    assert rank is not None
-    return made.pivot(rank) if choice.chosen.form == "pivot" else made.factors(rank)
-
-
-def _put(block: nn.Module, name: str, targets: Sequence[Target], parts: Parts) -> None:
+def _put(
+    block: nn.Module, name: str, targets: Sequence[Target], choices: Mapping[str, LayerChoice], parts: Parts
+) -> None:
     """Give the layers of a block the weights that their parts stand for."""
-    for target in targets:
-        layer: Any = block.get_submodule(target.name.removeprefix(f"{name}."))
-        weight_ED = parts[target.name].dense()
-        weight = weight_ED.T if target.is_transposed else weight_ED
-        layer.weight.data = weight.to(layer.weight).contiguous()
+    by_name = {target.name: target for target in targets}
+    for first, part in parts.items():
+        layers = [by_name[one] for one in choices[first].together]
+        weights = torch.split(part.dense(), [one.out_features for one in layers])
+        for target, weight_ED in zip(layers, weights, strict=True):
+            layer: Any = block.get_submodule(target.name.removeprefix(f"{name}."))
+            weight = weight_ED.T if target.is_transposed else weight_ED
+            layer.weight.data = weight.to(layer.weight).contiguous()

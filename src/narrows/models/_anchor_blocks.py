@@ -14,6 +14,7 @@ import torch
 from narrows.errors import InputError
 from narrows.models._calibrate_batches import batches
 from narrows.models._calibrate_forward import exact_products, forward
+from narrows.models._calibrate_gram import Gram
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -138,15 +139,15 @@ class Chain:
     def joint_moments(self, dense: Sequence[Tensor], compressed: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         """Return E[x x'^T] and E[x' x'^T], (D, D) float64: x in the dense, x' in the compressed model."""
         D, device = dense[0].shape[-1], dense[0].device
-        cross_DD, second_DD = (torch.zeros(D, D, dtype=torch.float64, device=device) for _ in range(2))
+        cross_DD, second = torch.zeros(D, D, dtype=torch.float64, device=device), Gram(D, device)
         tokens = 0
         for x, seen, mask in zip(dense, compressed, self.masks, strict=True):
             with exact_products(device):
                 x_TD, seen_TD = _rows(x, mask).double(), _rows(seen, mask).double()
                 cross_DD.addmm_(x_TD.T, seen_TD)
-                second_DD.addmm_(seen_TD.T, seen_TD)
+                second.add(seen_TD)
             tokens += len(x_TD)
-        return cross_DD / tokens, second_DD / tokens
+        return cross_DD / tokens, second.mean(tokens).to(device)
 
     def _enter(self, model: nn.Module, inputs: Any, *, is_whole: bool) -> list[Tensor]:
         """Keep what the first block reads of a window, and where that is asked for what else each block is given."""

@@ -5,6 +5,7 @@ Letters: H heads, G key heads, K width of a head, R and F widths of keys and val
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,13 @@ from narrows.models.families import family_of
 from narrows.nn._plain import is_plain_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
     from narrows._values import Moments
     from narrows.decompose import HeadMaps, ValueMaps
-    from narrows.models.families._family import Family
+    from narrows.models.families._family import Family, HeadSizes
     from narrows.nn import DenseAttention
 
     Progress = Callable[[str, int, int], None]
@@ -50,10 +51,13 @@ class AttentionWidths:
     value: int | None = None
 
 
+Widths = AttentionWidths | Mapping[str, AttentionWidths]
+
+
 def attention_(
     model: nn.Module,
     moments: Mapping[str, Moments],
-    widths: AttentionWidths | Mapping[str, AttentionWidths],
+    widths: Widths,
     *,
     context: int = CONTEXT,
     progress: Progress | None = None,
@@ -65,7 +69,8 @@ def attention_(
 
     Args:
         model: of transformers; attention of families that are not known stays as it is.
-        moments: of the inputs of each attention's query and output layer, by their names, as `calibrate` returns them.
+        moments: of the inputs of each attention's query layer (for queries and keys) and output layer (for values),
+            by their names, as `calibrate` returns them: those that `attention_inputs(model, widths)` names.
         widths: for every attention, or by its name; names that are not given stay as they are.
         context: tokens at which rotary positions are averaged: the length that matters most.
         progress: called as progress(what, done, of).
@@ -76,7 +81,7 @@ def attention_(
     """
     check_unquantised(model)
     places = tuple(attention_layers(model))
-    asked = _asked(places, widths, model)
+    asked = asked_widths(model, widths)
     made: list[_Planned] = []
     for done, (name, module) in enumerate(places):
         made.append(_planned(model, name, module, asked.get(name), _Given(moments, context)))
@@ -101,14 +106,52 @@ def attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def attention_inputs(model: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers whose calibrated inputs `attention_` needs."""
-    names: dict[str, None] = {}
+def attention_inputs(model: nn.Module, widths: Widths) -> tuple[str, ...]:
+    """Return the names of the layers whose calibrated inputs `attention_` needs for these widths."""
+    asked, names = asked_widths(model, widths), []
     for name, module in attention_layers(model):
         family = family_of(module)
-        if family is not None and not _refusal(module, family):
-            names |= dict.fromkeys(_input_names(name, family))
+        if name in asked and family is not None and not _refusal(module, family):
+            wanted, _ = _possible(family, module, asked[name])
+            names += [] if wanted.query_key is None else [_query_name(name, family)]
+            names += [] if wanted.value is None else [_output_name(name, family)]
     return tuple(names)
+
+
+def asked_widths(model: nn.Module, widths: Widths) -> Mapping[str, AttentionWidths]:
+    """Return what is asked for by the attention's name.
+
+    Raises:
+        InputError: the model has no attention, a name is none of it, or nothing is asked for.
+        RankError: a width that the heads do not have.
+    """
+    places = dict(attention_layers(model))
+    if not places:
+        raise InputError(f"{type(model).__name__} has no attention.")
+    asked: Mapping[str, Any] = widths if isinstance(widths, Mapping) else dict.fromkeys(places, widths)
+    for name, one in asked.items():
+        if name not in places:
+            raise InputError(missing_name("attention", name, tuple(places), type(model).__name__))
+        if not isinstance(one, AttentionWidths) or one == AttentionWidths():
+            raise InputError(
+                f"widths of {name} are {one!r}: give AttentionWidths with query_key, value, or both, for every "
+                "attention, or a mapping of such by its name."
+            )
+        family = family_of(places[name])
+        if family is not None:
+            _check_widths(name, family.sizes(places[name]), one)
+    return asked
+
+
+def _check_widths(name: str, heads: HeadSizes, asked: AttentionWidths) -> None:
+    for what, given, step in (("query_key", asked.query_key, 1 + heads.has_rotary), ("value", asked.value, 1)):
+        is_whole = isinstance(given, int) and not isinstance(given, bool)
+        if given is not None and not (is_whole and step <= given <= heads.width and given % step == 0):
+            unit = "" if step == 1 else ", and even, for rotary positions turn pairs of features"
+            raise RankError(
+                f"{name}: {what}={given!r} must be a whole number within {step}..{heads.width}, the width of its "
+                f"heads{unit}."
+            )
 
 
 @dataclass(frozen=True)
@@ -121,7 +164,7 @@ class _Given:
     def of(self, name: str) -> Moments:
         if name not in self.moments:
             raise InputError(
-                f"moments lack {name}: calibrate with all layers that attention_inputs(model) names as targets."
+                f"moments lack {name}: calibrate with all layers that attention_inputs(model, widths) names as targets."
             )
         return self.moments[name]
 
@@ -133,32 +176,19 @@ class _Planned:
     family: Family | None = None
 
 
-def _asked(
-    places: tuple[tuple[str, nn.Module], ...],
-    widths: AttentionWidths | Mapping[str, AttentionWidths],
-    model: nn.Module,
-) -> Mapping[str, AttentionWidths]:
-    names = tuple(name for name, _ in places)
-    if isinstance(widths, AttentionWidths):
-        return dict.fromkeys(names, widths)
-    for name in widths:
-        if name not in names:
-            raise InputError(missing_name("attention", name, names, type(model).__name__))
-    return widths
-
-
 def _planned(model: nn.Module, name: str, module: nn.Module, asked: AttentionWidths | None, given: _Given) -> _Planned:
     """Return what becomes of one attention; the model is not changed."""
     family = family_of(module)
     reason = "not asked for" if asked is None else _refusal(module, family)
     if reason or asked is None or family is None:
         return _Planned(_left(name, module, family, reason))
-    dense, (inputs, mixed) = family.read(module), map(given.of, _input_names(name, family))
-    wanted, reason = _possible(family, module, dense, asked)
-    scores = None
+    dense, (wanted, reason) = family.read(module), _possible(family, module, asked)
+    scores = values = None
     if wanted.query_key is not None:
-        scores = _scores(dense, inputs, wanted.query_key, family.frequencies(model, module), given.context)
-    values = None if wanted.value is None else _values(dense, mixed, wanted.value)
+        inputs, frequencies = given.of(_query_name(name, family)), family.frequencies(model, module)
+        scores = _scores(dense, inputs, wanted.query_key, frequencies, given.context)
+    if wanted.value is not None:
+        values = _values(dense, given.of(_output_name(name, family)), wanted.value)
     change = AttentionChange(
         name,
         type(module).__name__,
@@ -176,20 +206,15 @@ def _planned(model: nn.Module, name: str, module: nn.Module, asked: AttentionWid
     return _Planned(change, dense.narrowed(scores, values), family)
 
 
-def _possible(
-    family: Family, module: nn.Module, dense: DenseAttention, asked: AttentionWidths
-) -> tuple[AttentionWidths, str]:
+def _possible(family: Family, module: nn.Module, asked: AttentionWidths) -> tuple[AttentionWidths, str]:
     """Return the widths to make, None for what stays, and why something stays."""
-    wanted_query_key = None if asked.query_key == dense.query_key_width else asked.query_key
-    wanted_value = None if asked.value == dense.value_width else asked.value
-    reason = "" if wanted_query_key is not None or wanted_value is not None else "its heads are of these widths"
-    for given, most in ((wanted_query_key, dense.query_key_width), (wanted_value, dense.value_width)):
-        if given is not None and not 1 <= given <= most:
-            raise RankError(f"width={given} is outside 1..{most}, the width of the heads of {type(module).__name__}.")
-    refusal = family.refuses_query_key(module) if wanted_query_key is not None else ""
+    width = family.sizes(module).width
+    query_key, value = (None if one == width else one for one in (asked.query_key, asked.value))
+    refusal = family.refuses_query_key(module) if query_key is not None else ""
     if refusal:
-        return AttentionWidths(None, wanted_value), f"queries and keys stay {dense.query_key_width} wide: {refusal}"
-    return AttentionWidths(wanted_query_key, wanted_value), reason
+        return AttentionWidths(None, value), f"queries and keys stay {width} wide: {refusal}"
+    reason = "" if query_key is not None or value is not None else "its heads are of these widths"
+    return AttentionWidths(query_key, value), reason
 
 
 def _scores(dense: DenseAttention, inputs: Moments, width: int, frequencies: Tensor | None, context: int) -> HeadMaps:
@@ -209,8 +234,12 @@ def _values(dense: DenseAttention, mixed: Moments, width: int) -> ValueMaps:
     return value_output(dense.output.weight.cpu(), second, groups=dense.groups).at(width)
 
 
-def _input_names(name: str, family: Family) -> tuple[str, str]:
-    return f"{name}.{family.layers[0]}", f"{name}.{family.layers[3]}"
+def _query_name(name: str, family: Family) -> str:
+    return f"{name}.{family.layers[0]}"
+
+
+def _output_name(name: str, family: Family) -> str:
+    return f"{name}.{family.layers[3]}"
 
 
 def _left(name: str, module: nn.Module, family: Family | None, reason: str) -> AttentionChange:

@@ -50,8 +50,8 @@ def restore_attention(layer: ModelAttention, _: Mapping[str, Any]) -> None:
     Raises:
         FileError: rotary frequencies that the heads do not have, or twice.
     """
-    if layer.pairs is None:
-        return
+    if layer.pairs is None or layer.pairs.is_meta:
+        return  # transformers leaves on the meta device what it put on a disk
     P = layer.family.sizes(layer.skeleton).width // 2
     ordered = layer.pairs.sort(dim=-1).values
     if int(ordered.min()) < 0 or int(ordered.max()) >= P or bool((ordered.diff(dim=-1) == 0).any()):

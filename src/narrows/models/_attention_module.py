@@ -117,6 +117,9 @@ class ModelAttention(LowRankAttention):
         attention = deepcopy(self.skeleton)
         width = self.family.sizes(attention).width
         self.family.write(attention, self.dense.padded(query_key=width, value=width))
+        for child, name in zip(LINEARS, self.family.layers, strict=True):
+            asks = self.get_submodule(child).weight.requires_grad
+            attention.get_submodule(name).requires_grad_(bool(asks))
         self.family.give_back(self, attention)
         return attention.train(self.training)
 

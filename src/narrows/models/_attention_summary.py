@@ -5,7 +5,11 @@ Letters: H heads, G key heads, K width of a head, R and F widths of keys and val
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,16 @@ class AttentionChange:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSummary:
-    """What became of every attention of a model, in its order."""
+    """What became of every attention of a model, in its order.
+
+    Attributes:
+        notes: what a reader should know.
+        certificate: plain JSON of how it was made, for `save`.
+    """
 
     layers: tuple[AttentionChange, ...]
+    notes: tuple[str, ...] = ()
+    certificate: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changed(self) -> int:
@@ -72,4 +83,5 @@ class AttentionSummary:
 
     def __str__(self) -> str:
         done = f"{self.changed} of {len(self.layers)} attentions narrowed"
-        return "\n".join([f"{done}; a cache keeps {self.cache_share:.1%} of its bytes", *map(str, self.layers)])
+        lines = [f"{done}; a cache keeps {self.cache_share:.1%} of its bytes", *map(str, self.layers)]
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])

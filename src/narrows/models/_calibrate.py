@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from narrows._files import sha256_tensor
+from narrows._machine import check_fits
 from narrows.errors import DeviceError, DtypeError, InputError
 from narrows.models._calibrate_batches import Batch, Text, batches, text_hash
 from narrows.models._calibrate_run import Progress, Run
@@ -75,12 +76,13 @@ def calibrate(
         InputError: an argument is wrong, a layer reads nothing, or the output of the model is not known.
         NonFiniteError: NaN or Inf; the text names the layer, the window and the token.
         FileError: the store is of another calibration, or damaged.
-        ResourceError: the store is in use by another run, or cannot be written.
+        ResourceError: the sums that are held at a time are more than the free memory, or the store cannot be written.
     """
     _check(model, targets, gradients=gradients, autocast=autocast)
     text = batches(windows_NT, batch_rows)
     groups = shared_inputs(model, targets, _first_window(text[0]))
     passes = split_passes(targets, groups, gradients=gradients, max_bytes=max_bytes)
+    _check_fits(passes, groups, gradients=gradients)
     run = Run(model, text, seed, autocast, progress, len(passes))
     if store is None:
         if len(passes) > 1:
@@ -100,7 +102,7 @@ def calibrate(
         "batch_rows": batch_rows,
         "clip": CLIP,
     }
-    with MomentsStore(store, settings) as kept:
+    with MomentsStore(store, settings, waiting=run.wait) as kept:
         leaders = []
         for number, part in enumerate(passes):
             sums = run(Sums(part, groups, gradients=gradients), part, kept, number)
@@ -109,6 +111,19 @@ def calibrate(
             sums.check()
             leaders.append(sums.leaders)
         return StoredMoments(kept, leaders)
+
+
+def _check_fits(passes: Sequence[Sequence[Target]], groups: Mapping[str, str], *, gradients: bool) -> None:
+    """Raise ResourceError where the moments that are held at a time are more than the free memory."""
+    largest = max(passes, key=lambda part: moments_bytes(part, groups, gradients=gradients))
+    devices = {"cpu"} | {str(one.module.weight.device) for one in largest}
+    for device in sorted(devices):
+        check_fits(
+            moments_bytes(largest, groups, gradients=gradients),
+            device,
+            what=f"what calibration holds at a time, the moments of {len(largest)} layers,",
+            advice="Free some memory, or let fewer layers change.",
+        )
 
 
 def moments_bytes(targets: Sequence[Target], groups: Mapping[str, str], *, gradients: bool = True) -> int:

@@ -52,11 +52,15 @@ class Gram:
 
     def mean(self, count: float) -> torch.Tensor:
         """Return the sum / count, (D, D) float64, exactly symmetric, on the CPU."""
-        full_DD = torch.zeros(self.size, self.size, dtype=torch.float64)
+        full_DD = torch.empty(self.size, self.size, dtype=torch.float64)
         for start, panel in self._placed():
-            full_DD[start : start + len(panel), start:] = panel.cpu() / count
-        upper = torch.triu(full_DD)
-        return upper + torch.triu(full_DD, 1).mT
+            end = start + len(panel)
+            right = panel.cpu() / count
+            full_DD[start:end, start:] = right
+            full_DD[start:, start:end] = right.mT
+            square = full_DD[start:end, start:end]
+            square.copy_(torch.triu(right[:, : len(panel)]) + torch.triu(right[:, : len(panel)], 1).mT)
+        return full_DD
 
     def _placed(self) -> Iterator[tuple[int, torch.Tensor]]:
         return zip(range(0, self.size, _step(self.size)), self.panels, strict=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from narrows.models._moments_store import MomentsStore
 
 Progress = Callable[[str, int, int], None]
-SAVE_SECONDS = 60.0
+SAVE_SECONDS, SAVE_SHARE = 60.0, 0.05  # at most so often, and at most this share of the time goes into it
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,17 +49,24 @@ class Run:
         """Return the sums of all batches for some layers, going on from what the store keeps of this pass."""
         done = _restored(sums, kept, number)
         watch = Watch(targets, sums)
-        saved = time.monotonic()
+        saved, pause = time.monotonic(), SAVE_SECONDS
         self._say(done, number)
         with quiet_model(self.model), watch.attached():
             for i, batch in enumerate(self.text[done:], start=done + 1):
                 watch.batch = batch
                 self._read(batch, sums)
                 self._say(i, number)
-                if kept is not None and (i == len(self.text) or time.monotonic() - saved >= SAVE_SECONDS):
+                began = time.monotonic()
+                if kept is not None and (i == len(self.text) or began - saved >= pause):
                     kept.save(number, i, sums.tensors(), sums.counts())
                     saved = time.monotonic()
+                    pause = max(SAVE_SECONDS, (saved - began) / SAVE_SHARE)
         return sums
+
+    def wait(self) -> None:
+        """Tell that another run calibrates in the same store."""
+        if self.progress is not None:
+            self.progress("waiting for another run that calibrates with this store", 0, 1)
 
     def _read(self, batch: Batch, sums: Sums) -> None:
         device = next(self.model.parameters()).device

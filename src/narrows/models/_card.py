@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from narrows._values import ModelPlan
     from narrows.models._manifest import Manifest
 
 _UNSAFE = str.maketrans({"\n": " ", "\r": " ", "<": "&lt;", "|": "\\|", "`": "'"})
@@ -26,21 +27,29 @@ def _head(manifest: Manifest) -> list[str]:
 
 
 def _done(manifest: Manifest) -> list[str]:
-    plan, forms = manifest.plan, Counter(record.form for record in manifest.layers.values())
+    plan, forms = manifest.plan, Counter[str]()
+    for name, record in manifest.layers.items():
+        number = len(record.stands_for(name))
+        forms[record.form if number == 1 else f"shared {record.form}"] += number
     counts = ", ".join(f"{number} {form}" for form, number in sorted(forms.items())) or "none"
+    of = "" if plan is None else f", of {len(plan.layers)} in the plan"
+    rows = [("layers replaced", f"{counts}{of}"), *_planned(plan), ("narrows", manifest.version)]
+    table = [f"| {_plain(what)} | {_plain(value)} |" for what, value in rows]
+    return ["## What was done", "", "| | |", "|---|---|", *table, ""]
+
+
+def _planned(plan: ModelPlan | None) -> list[tuple[str, str]]:
+    if plan is None:
+        return []
     speed = "not measured" if plan.speedup is None else f"{plan.speedup:.2f}x"
-    rows = [
-        ("layers replaced", f"{counts}, of {len(plan.layers)} in the plan"),
+    return [
         ("method", plan.method),
         ("numbers kept in the plan's layers", f"{plan.kept:.1%}"),
         ("expected growth of the loss", f"{plan.damage:.4g} nats a token"),
         ("expected speedup", f"{speed} at {', '.join(map(str, plan.workloads))}"),
         ("machine of the times", plan.device_name or "none"),
         ("dtype of the times", plan.dtype),
-        ("narrows", manifest.version),
     ]
-    table = [f"| {_plain(what)} | {_plain(value)} |" for what, value in rows]
-    return ["## What was done", "", "| | |", "|---|---|", *table, ""]
 
 
 def _measured(manifest: Manifest) -> list[str]:

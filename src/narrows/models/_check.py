@@ -26,6 +26,7 @@ from narrows.models._check_quality import Reading
 from narrows.models._check_sides import sides_of, weight_bytes
 from narrows.models._check_text import check_text, context_of
 from narrows.models._check_verdict import judge
+from narrows.models._needs import need_scipy
 from narrows.models._speed import check_workload, request, times
 
 if TYPE_CHECKING:
@@ -85,8 +86,9 @@ def check(
         FileError: a folder or a file cannot be read, or is not what it should be.
         InputError: the two models do not fit together, or there is no text to read.
         NonFiniteError: a model gives NaN or Inf.
-        ResourceError: transformers is not installed.
+        ResourceError: transformers or scipy is not installed.
     """
+    need_scipy("narrows check")
     if windows < 1:
         raise InputError(f"windows={windows} must be at least 1.")
     compressed = open_model(folder, device=device, dtype=dtype, is_compressed=True)

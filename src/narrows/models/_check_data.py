@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from narrows._files import read_text
 from narrows.errors import FileError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def read_labelled(path: Path) -> Labelled:
         try:
             found = json.loads(line)
             rows.append((str(found["text"]), str(found["label"])))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise FileError(f'{path} line {number}: {line[:80]!r} is not an object with "text" and "label".') from None
     classes = {label for _, label in rows}
     if len(rows) < FEWEST_LINES or len(classes) < 2:
@@ -89,8 +90,6 @@ def _is_score(field: str) -> bool:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as fault:
-        raise FileError(f"{path} cannot be read: {fault.strerror}.") from None
+        return read_text(path)
     except UnicodeDecodeError as fault:
         raise FileError(f"{path} is not UTF-8 text ({fault.reason} at byte {fault.start}).") from None

@@ -12,8 +12,9 @@ from torch import nn
 from narrows._files._locate import shards, single
 from narrows._machine import machine
 from narrows._values import dtype_name
+from narrows._values._foreign import shown
 from narrows.errors import FileError, InputError
-from narrows.models._load import load
+from narrows.models._load import check_entries, load
 from narrows.models._manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -77,10 +78,11 @@ def open_tokenizer(given: Any, *models: Given) -> Any:
         raise InputError("tokenizer=None: models that are handed over bring no tokenizer. Give the one of the model.")
     from transformers import AutoTokenizer
 
+    check_entries(Path(folders[0]))
     try:
         return AutoTokenizer.from_pretrained(str(folders[0]), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError, KeyError) as fault:
-        raise FileError(f"{folders[0]} has no tokenizer that transformers reads: {_first_line(fault)}") from None
+    except Exception as fault:  # of files that nobody vouches for, anything may be raised
+        raise FileError(f"{folders[0]} has no tokenizer that transformers reads: {_first_line(fault)}") from fault
 
 
 def _bytes_on_disk(folder: Path) -> int:
@@ -90,4 +92,4 @@ def _bytes_on_disk(folder: Path) -> int:
 
 
 def _first_line(fault: Exception) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0][:300]
+    return shown((str(fault).strip().splitlines() or [type(fault).__name__])[0], 300)

@@ -12,6 +12,7 @@ from narrows.models._compress_job import Job
 from narrows.models._compress_search import Search
 from narrows.models._compress_text import Reading
 from narrows.models._match import left_dense
+from narrows.models._needs import need_scipy
 from narrows.models._recipe import Recipe
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def compress_(
             was measured) say how near it comes. The model is as it was.
         InputError, NonFiniteError, ResourceError, FileError: from the steps; the texts name layer and value.
     """
+    need_scipy("narrows.compress_")
     reading = Reading.of(documents, tokenizer, inputs, recipe)
     job = Job(model, budget, reading, tuple(workloads), recipe, filter_fn, tuple(patterns), store, progress)
     return carried_out(job)

@@ -38,7 +38,7 @@ def check_asked(
     kind = type(model).__name__
     check_speedup(budget, workloads)
     if reads_text:
-        _check_reads_text(model)
+        check_reads_text(model)
     if workloads and not reads_text:
         raise InputError("workloads are requests of text: with inputs, give keep or max_bytes as the budget.")
     for one in workloads:
@@ -73,7 +73,8 @@ def check_replaceable(targets: Sequence[Target]) -> None:
             )
 
 
-def _check_reads_text(model: nn.Module) -> None:
+def check_reads_text(model: nn.Module) -> None:
+    """Raise InputError where a model does not read token ids of one text."""
     config: Any = getattr(model, "config", None)
     name = getattr(model, "main_input_name", "input_ids")
     if name != "input_ids" or getattr(config, "is_encoder_decoder", False):

@@ -13,6 +13,7 @@ from narrows.models._compress import DEFAULT, carried_out
 from narrows.models._compress_checks import check_speedup
 from narrows.models._compress_job import Job
 from narrows.models._compress_text import Reading
+from narrows.models._needs import need_scipy
 from narrows.models._save import check_output, save
 from narrows.models._texts import read_documents
 
@@ -66,6 +67,7 @@ def compress(
         BudgetError: no choice meets the budget; nothing is written.
         FileError, InputError, NonFiniteError, ResourceError: from the steps.
     """
+    need_scipy("narrows compress")
     check_speedup(budget, workloads)
     if Path(out).resolve() == Path(source).resolve():
         raise InputError(f"OUT {out} is the model itself: give another folder.")

@@ -14,7 +14,7 @@ import torch
 
 from narrows import __version__
 from narrows._machine import machine
-from narrows.decompose import weighted
+from narrows.decompose import weighted, weighted_stack
 from narrows.models._anchor import anchored_parts
 from narrows.models._calibrate import calibrate, short_of_tokens
 from narrows.models._calibrate_forward import forward, quiet_model
@@ -22,6 +22,7 @@ from narrows.models._calibrate_labels import output_tensor
 from narrows.models._compress_checks import check_asked, check_replaceable, is_causal
 from narrows.models._match import targets as match_targets
 from narrows.models._options import layer_options
+from narrows.models._stacks import Stack, stacks
 from narrows.models._times import Times
 from narrows.planning import allocate, model_frontier
 
@@ -104,6 +105,11 @@ class Job:
         return match_targets(self.model, self.filter_fn, self.patterns, window=self.reading.first)
 
     @cached_property
+    def stacks(self) -> tuple[Stack, ...]:
+        """Layers that may share a projection."""
+        return stacks(self.model, self.targets) if self.recipe.is_sharing else ()
+
+    @cached_property
     def autocast(self) -> torch.dtype | None:
         """The dtype of calibration's and recovery's passes."""
         name = self.recipe.autocast
@@ -128,8 +134,9 @@ class Job:
     def options(self) -> tuple[LayerOptions, ...]:
         """What every layer could become."""
         times = self.times  # first: they do not need the moments in memory
-        damages = {one.name: self._damages(one) for one in self._told("decomposing", self.targets)}
-        return layer_options(self.targets, damages, forms=self.recipe.forms, times=times)
+        whole = [*(Stack(one.name, (one,)) for one in self.targets), *self.stacks]
+        damages = {one.name: self._damages(one) for one in self._told("decomposing", whole)}
+        return layer_options(self.targets, damages, forms=self.recipe.own_forms, times=times, stacks=self.stacks)
 
     @cached_property
     def short_of_tokens(self) -> tuple[str, ...]:
@@ -150,6 +157,7 @@ class Job:
             seed=self.recipe.seed,
             store=self.store,
             progress=self.progress,
+            stacks=self.stacks,
         )
 
     @cached_property
@@ -194,10 +202,10 @@ class Job:
                 progress=self.progress,
             )
         by_name = {target.name: target for target in self.targets}
-        thin = [one for one in plan.layers if one.chosen.rank is not None]
+        thin = [one for one in plan.layers if one.chosen.rank is not None and one.layer == one.together[0]]
         found: dict[str, Factors | PivotFactors] = {}
         for one in self._told("factorising", thin):
-            made, rank = self._decomposed(by_name[one.layer]), one.chosen.rank
+            made, rank = self._decomposed([by_name[name] for name in one.together]), one.chosen.rank
             assert rank is not None
             found[one.layer] = made.pivot(rank) if one.chosen.form == "pivot" else made.factors(rank)
         return found
@@ -217,18 +225,22 @@ class Job:
     def _other_ns(self) -> float | None:
         return None if self.times is None else self.times.other_ns
 
-    def _damages(self, target: Target) -> Sequence[float]:
-        """Return the damage of every rank: nats a token, or without gradients the share of its output that is lost."""
-        made = self._decomposed(target)
-        whole = 1.0 if made.is_in_nats else float(made.damages[0]) or 1.0
+    def _damages(self, stack: Stack) -> Sequence[float]:
+        """Return the damage of every rank: nats a token, or without gradients the share of its output that is lost.
+
+        Of a layer by itself, or of several with one projection: then the sum over them.
+        """
+        made = self._decomposed(stack.members)
+        whole = 1.0 if made.is_in_nats else float(made.damages[0]) / len(stack.members) or 1.0
         return [float(damage) / whole for damage in made.damages]
 
-    def _decomposed(self, target: Target) -> Weighted:
-        weight: torch.Tensor = target.module.weight  # type: ignore[assignment]
-        weight_ED = weight.T if target.is_transposed else weight
-        found = self.moments[target.name]
-        self.tokens[target.name] = found.tokens
-        return weighted(weight_ED, found, method=self.recipe.method)
+    def _decomposed(self, members: Sequence[Target]) -> Weighted:
+        """Return every rank of a layer, or of several as one."""
+        weights, found = [_weight(one) for one in members], [self.moments[one.name] for one in members]
+        self.tokens.update((one.name, moments.tokens) for one, moments in zip(members, found, strict=True))
+        if len(members) == 1:
+            return weighted(weights[0], found[0], method=self.recipe.method)
+        return weighted_stack(weights, found, method=self.recipe.method)
 
     def _told(self, what: str, items: Sequence[Item]) -> Iterator[Item]:
         """Yield items, and tell how many are done."""
@@ -238,6 +250,11 @@ class Job:
             yield one
         if self.progress is not None:
             self.progress(what, len(items), len(items))
+
+
+def _weight(target: Target) -> torch.Tensor:
+    weight: torch.Tensor = target.module.weight  # type: ignore[assignment]
+    return weight.T if target.is_transposed else weight
 
 
 class _Count(NamedTuple):

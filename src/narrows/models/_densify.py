@@ -8,6 +8,7 @@ from torch import nn
 
 from narrows.errors import InputError
 from narrows.models._forms import FORMS, TRANSPOSED, compressed_layers
+from narrows.models._joint import part_
 from narrows.models._quantizer import mark
 from narrows.nn._plain import is_plain_tensor
 
@@ -21,13 +22,15 @@ def densify(model: Model) -> Model:
     """Merge every compressed layer of a model back, in place; return the model.
 
     Each becomes the nn.Linear, or GPT-2's Conv1D, that it was, with the factors' product as its
-    weight, so that `save_pretrained` writes an ordinary checkpoint of the dense size.
+    weight, and narrow attention the model's own with zeros in what its heads lack, so that
+    `save_pretrained` writes an ordinary checkpoint of the dense size.
 
     Raises:
         InputError: a layer carries an adapter or is quantised.
     """
     for name, form, layer in list(compressed_layers(model)):
         model.set_submodule(name, _merged(name, form, layer))
+    part_(model)
     mark(model)
     return model
 
@@ -39,10 +42,12 @@ def _merged(name: str, form: str, layer: nn.Module) -> nn.Module:
                 f"{name}.{key} is a {type(parameter.data).__name__}: densify before quantising or sharding."
             )
     merged = FORMS[form].merge(layer)
+    if not isinstance(merged, nn.Linear):
+        return merged
     asked = {key.rpartition(".")[2]: parameter.requires_grad for key, parameter in layer.named_parameters()}
     for key, parameter in merged.named_parameters():
         parameter.requires_grad_(asked[key])
-    return _conv1d(merged) if isinstance(merged, nn.Linear) and getattr(layer, TRANSPOSED, False) else merged
+    return _conv1d(merged) if getattr(layer, TRANSPOSED, False) else merged
 
 
 def _conv1d(linear: nn.Linear) -> nn.Module:

@@ -9,15 +9,15 @@ import torch
 from transformers import AutoConfig
 
 from narrows._cost import estimate, other_flops
-from narrows._files import tensor_shapes
 from narrows._machine import ceilings, machine
 from narrows._values import dtype_name
 from narrows._values._foreseen import Foreseen
 from narrows.models._compress_checks import check_asked, is_causal
 from narrows.models._compress_search import TRIALS
-from narrows.models._load import _described
+from narrows.models._load import _config, _described
 from narrows.models._match import linears
 from narrows.models._match_checks import check_model
+from narrows.models._plausible import check_plausible, reading
 from narrows.models._recipe import Recipe
 from narrows.models._times import LAYER_SECONDS
 
@@ -72,6 +72,7 @@ def foreseen(
         vocabulary=model.config.get_text_config().vocab_size if is_causal(model) else 0,
         attention_features=_attention_features(model),
         head_numbers=_head_numbers(model),
+        anchored_features=_anchored_features(model, shapes) if recipe.is_anchored else 0,
         workloads=workloads,
         kept=_kept(budget, numbers * itemsize),
         flops_per_s=rates[0],
@@ -105,10 +106,11 @@ def foreseen(
 def _empty_model(path: Path) -> Any:
     """Return the model of a folder without weights, after its headers were read."""
     architecture, _ = _described(path)
-    tensor_shapes(path)
-    config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        model = architecture(config)
+    check_plausible(path, architecture, _config(path))
+    with reading(path):
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model = architecture(config)
     check_model(model)
     return model
 
@@ -129,6 +131,12 @@ def _attention_features(model: Any) -> int:
     heads = getattr(config, "num_attention_heads", 0)
     size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
     return int(getattr(config, "num_hidden_layers", 0) * heads * size)
+
+
+def _anchored_features(model: Any, shapes: Sequence[tuple[int, int]]) -> int:
+    """Return what anchoring holds of each token: hidden states of both models, and what a block's layers read."""
+    config = model.config.get_text_config()
+    return int(2 * config.hidden_size + sum(D for D, _ in shapes) // config.num_hidden_layers)
 
 
 def _kept(budget: ModelBudget, dense_bytes: int) -> tuple[float, ...]:

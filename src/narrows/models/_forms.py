@@ -13,6 +13,14 @@ from torch import nn
 
 from narrows._values import Plan
 from narrows.errors import FileError, InputError
+from narrows.models._attention_form import (
+    LINEARS,
+    attention_details,
+    attention_replaces,
+    empty_attention,
+    restore_attention,
+)
+from narrows.models._attention_module import ModelAttention
 from narrows.nn import LowRankLinear, PivotLinear
 
 if TYPE_CHECKING:
@@ -124,5 +132,14 @@ FORMS = {
         empty=_empty(PivotLinear),
         restore=_restore_pivot,
         merge=PivotLinear.merge,
+    ),
+    "attention": SavedForm(
+        kind=ModelAttention,
+        linears=LINEARS,
+        details=attention_details,
+        replaces=attention_replaces,
+        empty=empty_attention,
+        restore=restore_attention,
+        merge=ModelAttention.merge,
     ),
 }

@@ -8,18 +8,22 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from narrows._files import sha256_tensor
-from narrows._files._locate import check_file
+from narrows._files._locate import check_file, is_plain_name
 from narrows._files._read import _opened
 from narrows._values import ModelPlan, load_value
+from narrows._values._foreign import shown
 from narrows.errors import FileError
 from narrows.models._forms import FORMS
+from narrows.models._joint import details_of, saved_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from pathlib import Path
+
+    from torch import nn
 
 MANIFEST = "narrows.json"
 MANIFEST_SCHEMA = 1
@@ -38,6 +42,15 @@ class LayerRecord:
     details: dict[str, Any] = field(default_factory=dict)
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def stands_for(self, name: str) -> tuple[str, ...]:
+        """Return the names of the dense layers that the layer `name` stands for: its own, or several joined ones'."""
+        return saved_names(name, self.details)
+
+    def replaces(self, name: str) -> set[str]:
+        """Return the names of the dense weights that the layer `name` has in another form."""
+        weights = FORMS[self.form].replaces(self.details)
+        return {f"{layer}.{weight}" for layer in self.stands_for(name) for weight in weights}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,7 @@ class Manifest:
         layers: module name -> what stands in its place.
         tensors: name in the shards -> where it is and what it holds.
         files: all other files that count (configuration, tokenizer) -> SHA-256.
-        plan: why every layer is what it is.
+        plan: why every linear layer is what it is; None: none was to change.
         certificate: quality and speed as they were measured.
         source: the dense model; None: not told.
     """
@@ -82,7 +95,7 @@ class Manifest:
     layers: dict[str, LayerRecord]
     tensors: dict[str, TensorRecord]
     files: dict[str, str]
-    plan: ModelPlan
+    plan: ModelPlan | None
     certificate: dict[str, Any]
     source: SourceRecord | None
     schema: int = MANIFEST_SCHEMA
@@ -96,6 +109,11 @@ class Manifest:
         unsealed = f"{text}\n".encode()
         seal = hashlib.sha256(unsealed).hexdigest().encode()
         return unsealed.replace(b'"sha256": ""\n}\n', b'"sha256": "' + seal + b'"\n}\n')
+
+
+def layer_record(model: nn.Module, name: str, form: str, layer: nn.Module) -> LayerRecord:
+    """Return what a manifest says of a compressed layer of a model."""
+    return LayerRecord(form, layer.rank, FORMS[form].details(layer) | details_of(model, name))  # type: ignore[arg-type]
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -122,14 +140,24 @@ def verified(folder: Path) -> Manifest:
     Raises:
         FileError: something is missing, changed, added to a shard, or lies outside the folder; the text names it.
     """
+    manifest = check_files(folder)
+    for shard in sorted({record.file for record in manifest.tensors.values()}):
+        file = plain_file(folder, shard)
+        _check_shard(file, {name: one for name, one in manifest.tensors.items() if one.file == shard})
+    return manifest
+
+
+def check_files(folder: Path) -> Manifest:
+    """Return the manifest of a folder in which every file but the shards is what it says.
+
+    Raises:
+        FileError: as `verified`.
+    """
     manifest = read_manifest(folder)
     check_no_adapter(folder)
     for name, digest in manifest.files.items():
         if sha256_file(plain_file(folder, name)) != digest:
             raise FileError(f"{folder / name} is not what {MANIFEST} says: it was changed after the save. {AGAIN}")
-    for shard in sorted({record.file for record in manifest.tensors.values()}):
-        file = plain_file(folder, shard)
-        _check_shard(file, {name: one for name, one in manifest.tensors.items() if one.file == shard})
     return manifest
 
 
@@ -165,32 +193,41 @@ def plain_file(folder: Path, name: str) -> Path:
     Raises:
         FileError: another name, a link that leaves the folder, a missing file, a pickle.
     """
-    if name in {"", ".", ".."} or os.sep in name or "\\" in name or "\0" in name:
-        raise FileError(f"{folder / MANIFEST} names the file {name!r}: only plain names inside the folder are read.")
-    home = folder.resolve()
-    allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
-    target = (folder / name).resolve()
-    if target.parent not in allowed:
-        raise FileError(f"{folder / name} is a link to {target}, outside its folder. {AGAIN}")
-    if not target.exists():
+    if not is_plain_name(name):
+        raise FileError(
+            f"{folder / MANIFEST} names the file {shown(name)!r}: only plain names inside the folder are read."
+        )
+    check_inside(folder, name)
+    if not (folder / name).exists():
         raise FileError(f"{folder} has no {name}, which belongs to a model that narrows saved. {AGAIN}")
     check_file(folder / name)
     return folder / name
+
+
+def check_inside(folder: Path, name: str) -> None:
+    """Raise FileError for a link that leaves the folder, and for what is neither a file nor a folder."""
+    home = Path(os.path.realpath(folder))  # Path.resolve raises at a link that leads to itself
+    allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
+    target = Path(os.path.realpath(folder / name))
+    if target.parent not in allowed:
+        raise FileError(f"{folder / name} is a link to {target}, outside its folder. {AGAIN}")
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileError(f"{folder / name} is not a regular file. {AGAIN}")
 
 
 def _check_forms(file: Path, data: bytes) -> None:
     """Raise FileError, with the version to install, for a form that came after this version."""
     try:
         manifest: Any = json.loads(data)
-        forms = {str(name): one["form"] for name, one in manifest["layers"].items()}
+        forms = {str(name): str(one["form"]) for name, one in manifest["layers"].items()}
         version = str(manifest["version"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # no manifest: `load_value` says what is wrong
     for name, form in forms.items():
         if form not in FORMS:
             raise FileError(
-                f"{file}: layer {name} has the form {form!r}, which this narrows does not know "
-                f"(it knows {', '.join(FORMS)}). Install narrows {version} or newer."
+                f"{file}: layer {shown(name)} has the form {shown(form)!r}, which this narrows does not know "
+                f"(it knows {', '.join(FORMS)}). Install narrows {shown(version, 20)} or newer."
             )
 
 
@@ -199,7 +236,7 @@ def _check_shard(file: Path, expected: Mapping[str, TensorRecord]) -> None:
     if found.keys() != expected.keys():
         odd = min(found.keys() ^ expected.keys())
         what = "lacks the tensor" if odd in expected else "holds a tensor that is not in the manifest,"
-        raise FileError(f"{file} {what} {odd!r}. {AGAIN}")
+        raise FileError(f"{file} {what} {shown(odd)!r}. {AGAIN}")
     for name, record in expected.items():
         if (found[name].dtype, found[name].shape) != (record.dtype, record.shape):
             raise FileError(

@@ -5,9 +5,13 @@ Letters: D input, E output features, T tokens.
 
 from __future__ import annotations
 
+import dis
+import inspect
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -174,12 +178,26 @@ def _is_plain_linear(module: nn.Module) -> bool:
 
 
 def _direct_readers(model: nn.Module) -> dict[str, str]:
-    """Return names of linears whose weight their parent reads without calling them -> the parent's class."""
+    """Return names of linears whose weight their parent reads by itself -> the parent's class."""
     return {
-        f"{name}.out_proj" if name else "out_proj": type(module).__name__
+        f"{name}.{child}" if name else child: type(module).__name__
         for name, module in model.named_modules()
-        if isinstance(module, nn.MultiheadAttention)
+        for child in _read_children(type(module).forward)
+        if child in module._modules  # noqa: SLF001 (torch's name for the children)
     }
+
+
+@cache
+def _read_children(forward: Callable[..., object]) -> tuple[str, ...]:
+    """Return every NAME of `self.NAME.weight` in a forward, as T5 casts to the dtype of `self.wo.weight`."""
+    code = getattr(inspect.unwrap(forward), "__code__", None)
+    steps = () if code is None else tuple(dis.get_instructions(code))
+    reads = (first.argval for first, second in pairwise(steps) if second.argval == "weight" and _is_read(first, second))
+    return tuple(dict.fromkeys(reads))
+
+
+def _is_read(*steps: dis.Instruction) -> bool:
+    return all(step.opname == "LOAD_ATTR" for step in steps)
 
 
 def _head_names(model: nn.Module) -> tuple[str, ...]:
@@ -200,7 +218,7 @@ def _reason(module: nn.Module, *, is_inside: bool, reader: str | None) -> str:
     if not is_inside:
         return f"{kind} outside the repeated blocks"
     if reader is not None:
-        return f"{reader} reads its weight without calling it"
+        return f"{reader} reads its weight by itself"
     if _is_linear(module):
         return f"{kind} is a linear layer with a forward or a weight of its own"
     shapes = [tuple(one.shape) for one in module.parameters(recurse=False) if one.ndim >= MATRIX]

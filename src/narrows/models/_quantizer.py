@@ -15,7 +15,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from narrows.errors import FileError, InputError
 from narrows.models._forms import FORMS, compressed_layers
-from narrows.models._manifest import AGAIN, MANIFEST, LayerRecord, Manifest
+from narrows.models._manifest import AGAIN, MANIFEST, LayerRecord, Manifest, layer_record
 from narrows.models._reading import (
     READ,
     check_shapes,
@@ -76,7 +76,7 @@ class NarrowsQuantizer(HfQuantizer):  # type: ignore[misc]
         self._check_agreement(manifest)
         names = names_in(model, manifest)
         for saved, record in manifest.layers.items():
-            expect_nothing_in(model, {saved, names.get(saved, saved)}, FORMS[record.form].replaces(record.details))
+            expect_nothing_in(model, record.replaces(saved) | record.replaces(names.get(saved, saved)))
         for saved, name in names.items():
             layer = swap_empty(model, name, manifest.layers[saved])
             check_shapes(saved, layer, manifest)
@@ -131,8 +131,8 @@ class NarrowsQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, form, layer in compressed_layers(model):
             dtype = next(layer.parameters()).dtype
             # A part of a storage of its own: tensors without any storage count as shared with each other.
-            replaced = FORMS[form].replaces(FORMS[form].details(layer))
-            state |= {f"{name}.{weight}": torch.empty(1, dtype=dtype)[:0] for weight in replaced}
+            replaced = layer_record(model, name, form, layer).replaces(name)
+            state |= {weight: torch.empty(1, dtype=dtype)[:0] for weight in replaced}
         return state, {}
 
     def is_serializable(self) -> bool:

@@ -10,6 +10,7 @@ import torch
 
 from narrows.errors import FileError, InputError
 from narrows.models._forms import FORMS, TRANSPOSED, is_conv1d
+from narrows.models._joint import join_
 from narrows.models._manifest import AGAIN, MANIFEST, LayerRecord, Manifest, verified
 
 if TYPE_CHECKING:
@@ -75,21 +76,30 @@ def names_in(model: nn.Module, manifest: Manifest) -> dict[str, str]:
     if type(model).__name__ != manifest.architecture:
         ways.append({name: name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         ways.append({name: prefix + name for name in names})
-    found = max(({saved: name for saved, name in way.items() if name in there} for way in ways), key=len)
+    found = max(
+        ({saved: name for saved, name in way.items() if _is_in(there, name, manifest.layers[saved])} for way in ways),
+        key=len,
+    )
     missing = next((name for name in names if name not in found), None)
     if missing is not None and (len(ways) == 1 or not found):
         raise FileError(f"{type(model).__name__} has no layer {missing!r}, which {MANIFEST} lists: load it as saved.")
     return found
 
 
+def _is_in(there: set[str], name: str, record: LayerRecord) -> bool:
+    """Return whether a model has the dense layers that a layer of a folder stands for."""
+    return there.issuperset(record.stands_for(name))
+
+
 def swap_empty(model: nn.Module, name: str, record: LayerRecord) -> nn.Module:
-    """Replace a dense layer by an empty one of its form, and return that.
+    """Replace a dense layer, or those that share a projection, by an empty one of its form, and return that.
 
     Raises:
-        FileError: the layer is not linear, or the rank does not fit its sizes.
+        FileError: the layer is not linear, the rank does not fit its sizes, or layers cannot share a projection.
     """
-    old = model.get_submodule(name)
+    stack = record.stands_for(name)
     try:
+        old = model.get_submodule(name) if stack == (name,) else join_(model, stack)
         layer = FORMS[record.form].empty(old, record.rank, record.details)
     except InputError as fault:
         raise FileError(f"layer {name} cannot be {record.form} with rank {record.rank}: {fault}") from None
@@ -132,7 +142,7 @@ def check_shapes(saved: str, layer: nn.Module, manifest: Manifest) -> None:
             )
 
 
-def expect_nothing_in(model: Any, names: Iterable[str], weights: Iterable[str]) -> None:
+def expect_nothing_in(model: Any, weights: Iterable[str]) -> None:
     """Keep the zero-element tensors of replaced weights out of transformers' report of unexpected ones."""
-    patterns = {rf"(^|\.){re.escape(f'{name}.{weight}')}$" for name in names for weight in weights}
+    patterns = {rf"(^|\.){re.escape(weight)}$" for weight in weights}
     model._keys_to_ignore_on_load_unexpected = set(model._keys_to_ignore_on_load_unexpected or ()) | patterns  # noqa: SLF001

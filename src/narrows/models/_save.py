@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ from narrows.models._card import card
 from narrows.models._forms import FORMS, compressed_layers
 from narrows.models._manifest import (
     MANIFEST,
-    LayerRecord,
     Manifest,
     SourceRecord,
+    layer_record,
     read_manifest,
     sha256_file,
     shard_records,
@@ -33,7 +33,7 @@ from narrows.models._quantizer import mark
 from narrows.nn._plain import is_plain_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from os import PathLike
 
     from narrows._values import ModelPlan
@@ -49,7 +49,7 @@ def save(
     model: nn.Module,
     folder: str | PathLike[str],
     *,
-    plan: ModelPlan,
+    plan: ModelPlan | None,
     certificate: Mapping[str, Any],
     source: str | None = None,
     tokenizer: Any = None,
@@ -64,7 +64,8 @@ def save(
     Args:
         model: a model of transformers; tied weights stay tied.
         folder: its parent must exist. A folder with anything else than a model in it is not replaced.
-        plan, certificate: kept in narrows.json and told in the card; the certificate is plain JSON.
+        plan, certificate: kept in narrows.json and told in the card; the certificate is plain JSON. A model that is
+            narrow in its attention only has no plan: None.
         source: folder or name of the dense model; of a folder the SHA-256 is kept.
         tokenizer: anything with `save_pretrained` that belongs to the model.
         max_shard_size: bytes, or text like "5GB"; None: as transformers.
@@ -83,7 +84,8 @@ def save(
     with whole_folder(folder) as made:
         _write_weights(checked, made, max_shard_size)
         if tokenizer is not None:
-            tokenizer.save_pretrained(made)
+            with _system_errors():
+                tokenizer.save_pretrained(made)
         manifest = _described(checked, made, plan, measured, origin)
         (made / MANIFEST).write_bytes(manifest.to_bytes())
         (made / CARD).write_text(card(manifest), encoding="utf-8")
@@ -169,18 +171,28 @@ def _write_weights(model: Any, made: Path, max_shard_size: int | str | None) -> 
     if quantizer is not None:
         quantizer.is_saving = True
     try:
-        model.save_pretrained(made, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
-    except SafetensorError as fault:
-        number = re.search(r"os error (\d+)", str(fault))
-        code = int(number[1]) if number else errno.EIO
-        raise OSError(code, os.strerror(code)) from fault
+        with _system_errors():
+            model.save_pretrained(made, **({} if max_shard_size is None else {"max_shard_size": max_shard_size}))
     finally:
         if quantizer is not None:
             quantizer.is_saving = False
 
 
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn what Rust says of the disk, "... (os error 28)", into Python's error for it; tokenizers raises Exception."""
+    try:
+        yield
+    except Exception as fault:
+        number = re.search(r"\(os error (\d+)\)", str(fault))
+        if isinstance(fault, OSError) or (number is None and not isinstance(fault, SafetensorError)):
+            raise
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code)) from fault
+
+
 def _described(
-    model: Any, made: Path, plan: ModelPlan, certificate: dict[str, Any], origin: SourceRecord | None
+    model: Any, made: Path, plan: ModelPlan | None, certificate: dict[str, Any], origin: SourceRecord | None
 ) -> Manifest:
     from narrows import __version__
 
@@ -188,10 +200,7 @@ def _described(
     return Manifest(
         version=__version__,
         architecture=type(model).__name__,
-        layers={
-            name: LayerRecord(form, layer.rank, FORMS[form].details(layer))  # type: ignore[arg-type]
-            for name, form, layer in compressed_layers(model)
-        },
+        layers={name: layer_record(model, name, form, layer) for name, form, layer in compressed_layers(model)},
         tensors=shard_records(made, [name for name in names if name.endswith(SHARD)]),
         files={name: sha256_file(made / name) for name in names if not name.endswith(SHARD) and name != CARD},
         plan=plan,

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from narrows._files import read_text
 from narrows.errors import FileError, InputError
 from narrows.models._texts_windows import Windows as Windows
 from narrows.models._texts_windows import windows as windows
@@ -114,11 +115,9 @@ def _read(path: Path) -> list[str]:
     if path.suffix.lower() not in KINDS:
         raise FileError(f"{path} is neither .txt nor .jsonl: give one of these, or a folder of them.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError as fault:
         raise FileError(f"{path} is not UTF-8 (byte {fault.start}): convert it.") from None
-    except OSError as fault:
-        raise FileError(f"{path} cannot be read: {fault.strerror or fault}.") from None
     return _passages(text) if path.suffix.lower() == ".txt" else _texts_of_lines(path, text)
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from narrows._files import make_folder
+from narrows._stats import TIE
 from narrows.bench import layer_times
 from narrows.errors import ResourceError
 from narrows.models._trial import dense_ns
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from narrows._values import Form, Workload
     from narrows.bench import LayerTimes
     from narrows.models._match import Target
+    from narrows.models._stacks import Stack
 
     Progress = Callable[[str, int, int], None] | None
 
@@ -53,12 +56,14 @@ class Times:
         seed: int,
         store: str | PathLike[str] | None,
         progress: Progress,
+        stacks: Sequence[Stack] = (),
     ) -> Times:
-        """Return times measured here, of the layers one by one and of the dense model as a whole."""
+        """Return times measured here, of layers and stacks one by one and of the dense model as a whole."""
         weight = next(model.parameters())
         shapes = [(one.in_features, one.out_features) for one in targets]
+        joint = [(one.in_features, one.out_features) for one in stacks]
         found = layer_times(
-            list(dict.fromkeys(shapes)),
+            list(dict.fromkeys([*shapes, *joint])),
             rows=[one.rows for one in workloads],
             dtype=str(weight.dtype).removeprefix("torch."),
             device=str(weight.device),
@@ -82,6 +87,19 @@ class Times:
         """Return (ns of one call, whether that is faster than dense beyond a tie)."""
         return self.layers.weighted(in_features, out_features, workloads=self.workloads, form=form, rank=rank)
 
+    def of_stack(self, in_features: int, sizes: Sequence[int], form: Form, rank: int) -> tuple[float, bool]:
+        """Return `of` for layers with one projection: one call for all of them.
+
+        It is faster where it is faster, beyond a tie, than all layers dense in one call, with which it was timed side
+        by side, and than the dense layers one after the other.
+
+        Args:
+            sizes: E of each layer.
+        """
+        time_ns, is_faster = self.of(in_features, sum(sizes), form, rank)
+        apart_ns = sum(self.of(in_features, size, "dense", None)[0] for size in sizes)
+        return time_ns, is_faster and apart_ns > (1 + TIE) * time_ns
+
 
 def _made(folder: str | PathLike[str]) -> Path:
     """Return a folder that is there.
@@ -90,7 +108,7 @@ def _made(folder: str | PathLike[str]) -> Path:
         ResourceError: it cannot be made.
     """
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        make_folder(Path(folder))
     except OSError as fault:
         raise ResourceError(f"the folder {folder} cannot be made: {fault.strerror or fault}.") from None
     return Path(folder)

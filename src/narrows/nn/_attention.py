@@ -154,12 +154,8 @@ class LowRankAttention(nn.Module):
         if rotary is None:
             raise InputError("rotary is missing: give cos and sin, (T, P) each, of the tokens' positions.")
         cos, sin = (_chosen(part, self.pairs) for part in rotary)
-        share = self.heads // self.groups
-        return (
-            _turned(q, cos.repeat_interleave(share, dim=1), sin.repeat_interleave(share, dim=1)),
-            _turned(k, cos, sin),
-            v,
-        )
+        grouped = q.unflatten(1, (self.groups, -1))
+        return _turned(grouped, cos[:, :, None], sin[:, :, None]).flatten(1, 2), _turned(k, cos, sin), v
 
     def mix(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool | None = None) -> Tensor:
         """Return the mixed values of all heads side by side, (B, T, H F).
@@ -209,9 +205,10 @@ def _chosen(every: Tensor, pairs: Tensor) -> Tensor:
 
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Return heads (B, G, T, R) with each pair (i, R / 2 + i) turned; in the wider dtype, rounded once."""
+    """Return heads (..., T, R) with each pair (i, R / 2 + i) turned; in the wider dtype, rounded once."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    turned = (first * cos).addcmul(second, sin, value=-1), (second * cos).addcmul(first, sin)
+    return torch.cat(turned, dim=-1).to(x.dtype)
 
 
 def _dropped(

@@ -143,8 +143,12 @@ def _explained(offers: Offers, limits: Sequence[Limit], solution: Solution, fact
 def _dense_first(offers: Offers, limits: Sequence[Limit], picks: Places) -> Places:
     """Return the choice with dense wherever that keeps all limits: dense wins ties."""
     found = picks.copy()
-    for layer, dense in enumerate(offers.dense):
-        before, found[layer] = found[layer], dense
+    for layer, option in enumerate(offers.options[place] for place in picks):
+        together = (
+            next((list(stack) for stack in offers.stacks if layer in stack), [layer]) if option.stack else [layer]
+        )
+        before = found[together]
+        found[together] = offers.dense[together]
         if any(offers.sum_of(limit.costs, found) > limit.most for limit in limits):
-            found[layer] = before
+            found[together] = before
     return found

@@ -11,13 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import pairwise
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from narrows.errors import InputError, NonFiniteError
 from narrows.planning._allocate_knapsack import Knapsack, Solution, solve
+from narrows.planning._allocate_units import layers_of, stacks_of, units
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -66,6 +67,7 @@ class Offers:
         owners: (N,) ascending: the place of the layer whose option it is.
         damage: (N,) whole numbers.
         damage_unit: nats a token.
+        stacks: places of layers that may share a projection; see `units`.
     """
 
     layers: tuple[LayerOptions, ...]
@@ -73,6 +75,7 @@ class Offers:
     owners: Places
     damage: Floats
     damage_unit: float
+    stacks: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, layers: Sequence[LayerOptions], *, is_time_only: bool = False, needs_time: bool = False) -> Offers:
@@ -92,9 +95,9 @@ class Offers:
         ]
         owners = np.array([place for place, _ in kept], dtype=np.int64)
         damage, unit = _whole([option.damage for _, option in kept], owners, 0.0, np.ceil)
-        return cls(tuple(layers), tuple(option for _, option in kept), owners, damage, unit)
+        return cls(tuple(layers), tuple(option for _, option in kept), owners, damage, unit, stacks_of(layers))
 
-    @property
+    @cached_property
     def dense(self) -> Places:
         """(L,) place of every layer's dense option."""
         return np.flatnonzero(np.diff(self.owners, prepend=-1))
@@ -105,14 +108,19 @@ class Offers:
 
     def least(self, figures: Floats, limits: Sequence[Limit]) -> Solution | None:
         """Return the choice with the least sum of `figures`; None: no choice keeps the limits."""
+        costs = np.array([limit.costs for limit in limits]).reshape(len(limits), len(figures))
+        rows = units(self, np.vstack([figures, costs]))
         if not limits:
-            first = np.lexsort((figures, self.owners))[self.dense]
-            return Solution(first, np.zeros(0))
-        costs = np.array([limit.costs for limit in limits])
-        kept = _undominated(np.vstack([figures, costs]), self)
-        problem = Knapsack(figures[kept], costs[:, kept], np.array([one.most for one in limits]), self.owners[kept])
-        solution = solve(problem)
-        return None if solution is None else Solution(kept[solution.picks], solution.prices)
+            return Solution(layers_of(self, [one[figures[one].sum(1).argmin()] for one in rows]), np.zeros(0))
+        damage = np.concatenate([figures[one].sum(1) for one in rows])
+        sums = np.concatenate([costs[:, one].sum(-1) for one in rows], axis=1)
+        owners = np.repeat(np.arange(len(rows)), [len(one) for one in rows])
+        solution = solve(Knapsack(damage, sums, np.array([one.most for one in limits]), owners))
+        if solution is None:
+            return None
+        firsts = np.searchsorted(owners, np.arange(len(rows)))
+        picked = [one[pick] for one, pick in zip(rows, solution.picks - firsts, strict=True)]
+        return Solution(layers_of(self, picked), solution.prices)
 
 
 def is_slow(option: LayerOption) -> bool:
@@ -128,22 +136,6 @@ def _whole(
     most = np.maximum.reduceat(figures, np.flatnonzero(np.diff(owners, prepend=-1))).sum() + more
     unit = 2.0 ** (math.frexp(most)[1] - SUM_BITS) if most > 0 else 1.0
     return rounded(figures / unit), unit
-
-
-def _undominated(figures: Floats, offers: Offers) -> Places:
-    """Return the places of options that no other of their layer beats or equals in all figures (F, N).
-
-    Of equals dense is kept, then the larger rank.
-    """
-    kept: list[int] = []
-    for first, last in pairwise([*offers.dense, len(offers.options)]):
-        order = sorted(range(first, last), key=lambda place: -(offers.options[place].rank or math.inf))
-        here = figures[:, order]
-        covers = (here[:, :, None] <= here[:, None, :]).all(0)
-        is_first = np.triu(np.ones_like(covers), 1)
-        beaten = np.asarray((covers & (~covers.T | is_first)).any(0))
-        kept += [place for place, is_beaten in zip(order, beaten.tolist(), strict=True) if not is_beaten]
-    return np.sort(np.array(kept, dtype=np.int64))
 
 
 def limits_of(offers: Offers, budget: ModelBudget, other_ns: float | None) -> tuple[Limit, ...]:
@@ -208,7 +200,8 @@ def check_options(layers: Sequence[LayerOptions]) -> None:
     """Raise where the options are not what `allocate` needs.
 
     Raises:
-        InputError: no layers, one twice, or one whose first option is not dense with a damage of 0.
+        InputError: no layers, one twice, or one whose first option is not dense with a damage of 0; stacks as
+            `stacks_of`.
         NonFiniteError: a damage or time that is no finite number >= 0.
     """
     if not layers:
@@ -221,6 +214,7 @@ def check_options(layers: Sequence[LayerOptions]) -> None:
         if not layer.options or layer.options[0].form != "dense" or layer.options[0].damage != 0:
             raise InputError(f"options: the first option of {layer.layer!r} must be dense, with damage=0.0.")
         _check_figures(layer)
+    stacks_of(layers)
 
 
 def _check_figures(layer: LayerOptions) -> None:
@@ -228,7 +222,7 @@ def _check_figures(layer: LayerOptions) -> None:
         for name, value in (("damage", option.damage), ("time_ns", option.time_ns)):
             if value is not None and not 0 <= value < math.inf:
                 raise NonFiniteError(
-                    f"options: {name}={value} of {layer.layer!r}, {words(option)}, must be a finite number >= 0. "
+                    f"options: {name}={value} of {layer.layer!r}, {option}, must be a finite number >= 0. "
                     "Leave the option out, or make its figures again."
                 )
 
@@ -252,8 +246,3 @@ def check_times(layers: Iterable[LayerOptions], budget: ModelBudget, other_ns: f
             f"speedup={budget.speedup:g} needs measured times, and {len(untimed)} dense layers have none (the first "
             f"is {untimed[0]!r}). Measure them, or leave speedup out of the budget."
         )
-
-
-def words(option: LayerOption) -> str:
-    """Return "dense", "low-rank 256", "pivot 320"."""
-    return option.form if option.rank is None else f"{option.form} {option.rank}"

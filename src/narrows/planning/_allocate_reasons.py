@@ -9,10 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from narrows.planning._allocate_offers import words
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from narrows._values import LayerOption, LayerOptions
     from narrows.planning._allocate_offers import Floats, Limit, LimitName, Offers, Places
@@ -22,7 +20,7 @@ NOUNS: dict[LimitName, str] = {"keep": "numbers", "max_bytes": "bytes", "speedup
 
 @dataclass(frozen=True, slots=True)
 class _Priced:
-    """An option against dense.
+    """An option against dense, or one of several layers together against all of them dense.
 
     Attributes:
         damage: nats a token.
@@ -50,27 +48,56 @@ def reasons(offers: Offers, limits: Sequence[Limit], picks: Places, prices: Floa
         picks: (L,), the choice.
         prices: (K,), of the limits, in units of damage a unit of cost.
     """
-    ends = [*offers.dense, len(offers.options)]
     worths = prices * offers.damage_unit
+    ends = [*offers.dense, len(offers.options)]
     found = []
     for layer, taken in enumerate(picks):
-        priced = [_priced(offers, limits, worths, place, ends[layer]) for place in range(ends[layer], ends[layer + 1])]
-        chosen = priced[taken - ends[layer]]
-        is_dense = chosen.option.form == "dense"
-        found.append(
-            _why_dense(offers.layers[layer], priced, bool(worths.any())) if is_dense else _why_thin(chosen, priced)
-        )
+        own = range(ends[layer], ends[layer + 1])
+        priced = {
+            place: _priced(offers, limits, worths, {place: ends[layer]})
+            for place in own
+            if not offers.options[place].stack
+        }
+        option = offers.options[taken]
+        if option.stack:
+            found.append(_why_shared(offers, limits, worths, layer, option))
+        elif option.form == "dense":
+            found.append(_why_dense(offers.layers[layer], list(priced.values()), bool(worths.any())))
+        else:
+            found.append(_why_thin(priced[taken], list(priced.values())))
     return tuple(found)
 
 
-def _priced(offers: Offers, limits: Sequence[Limit], worths: Floats, place: int, dense: int) -> _Priced:
-    saved = [limit.costs[dense] - limit.costs[place] for limit in limits]
+def _why_shared(offers: Offers, limits: Sequence[Limit], worths: Floats, layer: int, taken: LayerOption) -> str:
+    """Return why layers share a projection: the figures of all of them together."""
+    ends = [*offers.dense, len(offers.options)]
+    together: dict[tuple[str, int | None], dict[int, int]] = {}
+    for one in next(stack for stack in offers.stacks if layer in stack):
+        for place in range(ends[one], ends[one + 1]):
+            option = offers.options[place]
+            if option.stack:
+                together.setdefault((option.form, option.rank), {})[place] = ends[one]
+    priced = {form: _priced(offers, limits, worths, places) for form, places in together.items()}
+    why = _why_thin(priced[taken.form, taken.rank], list(priced.values()))
+    others = [name for name in taken.stack if name != offers.layers[layer].layer]
+    return f"Together with {listed(others)}: {why[0].lower()}{why[1:]}"
+
+
+def _priced(offers: Offers, limits: Sequence[Limit], worths: Floats, places: Mapping[int, int]) -> _Priced:
+    """Return what options save of each limit, all of them together.
+
+    Args:
+        places: of the options, one a layer -> that of its dense one.
+    """
+    before = [float(sum(limit.costs[dense] for dense in places.values())) for limit in limits]
+    after = [float(sum(limit.costs[place] for place in places)) for limit in limits]
+    saved = [one - other for one, other in zip(before, after, strict=True)]
     shares = tuple(
-        (NOUNS[limit.name], float(save / max(limit.costs[dense], 1.0)))
-        for limit, save in zip(limits, saved, strict=True)
+        (NOUNS[limit.name], save / max(one, 1.0)) for limit, save, one in zip(limits, saved, before, strict=True)
     )
     worth = float(sum(one * save for one, save in zip(worths, saved, strict=True)))
-    return _Priced(offers.options[place], offers.options[place].damage, worth, shares)
+    damage = sum(offers.options[place].damage for place in places)
+    return _Priced(offers.options[next(iter(places))], damage, worth, shares)
 
 
 def _why_dense(layer: LayerOptions, priced: Sequence[_Priced], is_bound: bool) -> str:
@@ -82,14 +109,14 @@ def _why_dense(layer: LayerOptions, priced: Sequence[_Priced], is_bound: bool) -
     best = max(others, key=lambda one: one.bargain)
     if best.worth <= 0:
         return f"None of its {len(others)} other forms saves any {' or '.join(noun for noun, _ in best.saved)}."
-    figures = f"the best, {words(best.option)}, would {_saves(best, 'save')} for {nats(best.damage)}"
+    figures = f"the best, {best.option}, would {_saves(best, 'save')} for {nats(best.damage)}"
     if best.damage > best.worth:
         return f"No smaller form is worth its damage: {figures}, and this budget pays {nats(best.worth)} for that."
     return f"The limit is met without a smaller form: {figures}, and this budget would pay {nats(best.worth)} for that."
 
 
 def _why_no_other(layer: LayerOptions) -> str:
-    others = layer.options[1:]
+    others = [option for option in layer.options[1:] if not option.stack]
     if not others:
         return "No other form was offered."
     untimed = sum(option.time_ns is None for option in others)
@@ -100,7 +127,7 @@ def _why_no_other(layer: LayerOptions) -> str:
 
 
 def _why_thin(chosen: _Priced, priced: Sequence[_Priced]) -> str:
-    figures = f"{words(chosen.option).capitalize()} {_saves(chosen, 'saves')} for {nats(chosen.damage)}"
+    figures = f"{str(chosen.option).capitalize()} {_saves(chosen, 'saves')} for {nats(chosen.damage)}"
     paid = f"and this budget pays {nats(chosen.worth)} for that"
     if chosen.damage > chosen.worth:
         paid = f"more than the {nats(chosen.worth)} that this budget pays, because the limit cannot be met for less"
@@ -114,7 +141,7 @@ def _next_larger(chosen: _Priced, priced: Sequence[_Priced]) -> str:
         return ""
     best = max(larger, key=lambda one: (chosen.damage - one.damage) / (chosen.worth - one.worth))
     spared, cost = chosen.damage - best.damage, chosen.worth - best.worth
-    return f"; {words(best.option)} would spare {nats(spared)} of it and give up savings worth {nats(cost)}"
+    return f"; {best.option} would spare {nats(spared)} of it and give up savings worth {nats(cost)}"
 
 
 def _saves(priced: _Priced, verb: str) -> str:

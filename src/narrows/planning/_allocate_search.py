@@ -204,7 +204,7 @@ def _undominated(partial: _Partial) -> Places:
         figures = np.vstack([partial.costs[:, places], partial.damage[places]])[list(order)]
         sorting = np.lexsort(figures[::-1])
         places = places[sorting]
-        places = places[~_beaten(figures[:, sorting])]
+        places = places[~beaten_nearby(figures[:, sorting])]
     return places
 
 
@@ -214,7 +214,7 @@ def _orders(num_limits: int) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple((first + step) % figures for step in range(figures)) for first in range(figures))
 
 
-def _beaten(figures: Floats) -> npt.NDArray[np.bool_]:
+def beaten_nearby(figures: Floats) -> npt.NDArray[np.bool_]:
     """Return which of some ones, sorted by their first figure, a near earlier one beats or equals in all others."""
     beaten = np.zeros(figures.shape[1], dtype=np.bool_)
     for shift in range(1, min(NEIGHBOURS, len(beaten) - 1) + 1):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from narrows.errors import InputError
 from narrows.planning._allocate_offers import check_options, is_slow
+from narrows.planning._allocate_units import stacks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from narrows._values import LayerOption, LayerOptions
 
 CostName = Literal["numbers", "bytes", "time"]
+Choice = tuple["LayerOption", ...]  # one option for each of the layers that choose together
 LARGEST_DAMAGE = 700.0  # nats; the exponential of more is no float64
 
 
@@ -81,10 +84,10 @@ def model_frontier(
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One layer takes a cheaper option: its place, the option, what that saves and the damage for each unit saved."""
+    """A layer, or all layers of a stack, take cheaper options: places, options, what that saves, damage for a unit."""
 
-    layer: int
-    option: LayerOption
+    layers: tuple[int, ...]
+    options: Choice
     saved: float
     slope: float
 
@@ -106,8 +109,31 @@ def _cost(option: LayerOption, cost: CostName) -> float:
 
 def _path(options: Sequence[LayerOptions], cost: CostName) -> list[_Step]:
     """Return every layer's steps down its convex hull, cheapest damage first: after each, the whole is on the hull."""
-    steps = [step for place, layer in enumerate(options) for step in _hull(place, _useful(layer, cost), cost)]
+    steps = [step for layers, choices in _units(options, cost) for step in _hull(layers, choices, cost)]
     return sorted(steps, key=lambda step: step.slope)
+
+
+def _units(options: Sequence[LayerOptions], cost: CostName) -> Iterator[tuple[tuple[int, ...], list[Choice]]]:
+    """Yield layers that choose together with their choices, dense first; corners of hulls alone make a sum's hull."""
+    stacks = stacks_of(options)
+    in_stacks = {place for stack in stacks for place in stack}
+    useful: list[list[Choice]] = [[(one,) for one in _useful(layer, cost) if not one.stack] for layer in options]
+    for place, choices in enumerate(useful):
+        if place not in in_stacks:
+            yield (place,), choices
+    for stack in stacks:
+        own = [[useful[place][0], *(one.options for one in _hull((place,), useful[place], cost))] for place in stack]
+        apart = [tuple(option for choice in each for option in choice) for each in product(*own)]
+        shared = [[one for one in _useful(options[place], cost) if one.stack] for place in stack]
+        yield stack, [*apart, *_together(shared)]
+
+
+def _together(shared: Sequence[Sequence[LayerOption]]) -> Iterator[Choice]:
+    """Yield the shared forms that every layer of a stack offers, the same for each."""
+    others = [{(one.form, one.rank): one for one in options} for options in shared[1:]]
+    for one in shared[0]:
+        if all((one.form, one.rank) in options for options in others):
+            yield (one, *(options[one.form, one.rank] for options in others))
 
 
 def _useful(layer: LayerOptions, cost: CostName) -> list[LayerOption]:
@@ -117,17 +143,17 @@ def _useful(layer: LayerOptions, cost: CostName) -> list[LayerOption]:
     return [dense, *(one for one in others if one.time_ns is not None and not is_slow(one))]
 
 
-def _hull(place: int, options: list[LayerOption], cost: CostName) -> Iterator[_Step]:
-    """Yield one layer's corners after dense; each is the cheaper option with the least damage for what it saves."""
-    costs = np.array([_cost(option, cost) for option in options])
-    damage = np.array([option.damage for option in options])
+def _hull(layers: tuple[int, ...], choices: Sequence[Choice], cost: CostName) -> Iterator[_Step]:
+    """Yield the corners after dense; each is the cheaper choice with the least damage for what it saves."""
+    costs = np.array([sum(_cost(option, cost) for option in choice) for choice in choices])
+    damage = np.array([sum(option.damage for option in choice) for choice in choices])
     here = 0
     while (cheaper := np.flatnonzero(costs < costs[here])).size:
         saved = costs[here] - costs[cheaper]
         slopes = (damage[cheaper] - damage[here]) / saved
         best = np.lexsort((-saved, slopes))[0]
         here = int(cheaper[best])
-        yield _Step(place, options[here], float(saved[best]), float(slopes[best]))
+        yield _Step(layers, choices[here], float(saved[best]), float(slopes[best]))
 
 
 def _spread(totals: npt.NDArray[np.float64], points: int) -> list[int]:
@@ -143,7 +169,8 @@ def _points(
     done = 0
     for place in places:
         for step in path[done:place]:
-            chosen[step.layer] = step.option
+            for layer, option in zip(step.layers, step.options, strict=True):
+                chosen[layer] = option
         done = place
         yield _point(dense, chosen, other_ns)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from narrows._stats import KNOWN_WIDTH, against
 from narrows.planning._frontier import feasible, meets_bytes, meets_error
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from narrows._stats import Ratio
     from narrows._values import Budget
     from narrows.planning._frontier import Candidate, Point
+
+
+WIDE = f"the interval is {100 * KNOWN_WIDTH:g} % wide or wider, which more rounds (--minutes) narrow"
 
 
 def thin_reasons(point: Point, taken: Candidate, tied: tuple[Candidate, ...], budget: Budget) -> tuple[str, ...]:
@@ -30,7 +34,8 @@ def thin_reasons(point: Point, taken: Candidate, tied: tuple[Candidate, ...], bu
         reasons.append(
             f"The lower end of its speedup, {taken.measured.speedup.low:.3f}x, meets {budget.min_speedup:g}x."
         )
-    return (*reasons, *_tie_reason(taken, tied), *_passed_over(point, budget), *_doubts(taken))
+    open_ones = _not_told_apart(taken, feasible(point, budget))
+    return (*reasons, *_tie_reason(taken, tied), *open_ones, *_passed_over(point, budget), *_doubts(taken))
 
 
 def error_reason(taken: Candidate, budget: Budget) -> str:
@@ -51,6 +56,24 @@ def _tie_reason(taken: Candidate, tied: tuple[Candidate, ...]) -> tuple[str, ...
             "taken, because its accuracy costs no time."
         ),
     )
+
+
+def _not_told_apart(taken: Candidate, candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    """Return which other ranks may be faster or slower than the one taken, for all that was measured."""
+    pairs = ((c.rank, against(c.measured.row, taken.measured.row)) for c in candidates if c.rank != taken.rank)
+    ranks = sorted({rank for rank, ratio in pairs if ratio is None or _is_open(ratio)})
+    return (f"Cannot tell its time from that of rank {numbers(ranks)}: {WIDE}.",) if ranks else ()
+
+
+def _not_told_from_dense(candidates: Iterable[Candidate]) -> tuple[str, ...]:
+    """Return which ranks may be faster than dense, for all that was measured."""
+    ranks = sorted({c.rank for c in candidates if _is_open(c.measured.speedup)})
+    return (f"Cannot tell whether rank {numbers(ranks)} is faster than dense: {WIDE}.",) if ranks else ()
+
+
+def _is_open(ratio: Ratio) -> bool:
+    """Say whether a ratio may be above or below 1 and is not known well enough to call it a tie."""
+    return ratio.verdict in {"tie", "unknown"} and not ratio.is_known_tie
 
 
 def _passed_over(point: Point, budget: Budget) -> tuple[str, ...]:
@@ -104,6 +127,7 @@ def dense_reasons(point: Point, budget: Budget) -> tuple[str, ...]:
             f"At T={point.tokens} no admitted rank is faster than {dense}, beyond doubt: the best, {best}, gives "
             f"{interval(best.measured.speedup)}; dense wins ties."
         ),
+        *_not_told_from_dense(fitting),
         *_passed_over(point, budget),
         *_doubts(best),
     )

@@ -1,5 +1,11 @@
 """Tables, statements, the document and its page: what is read off a report. Never touches a device."""
 
+from narrows.reporting._check import check_tables as check_tables
+from narrows.reporting._check import speed_check_table as speed_check_table
+from narrows.reporting._checks import check_points as check_points
+from narrows.reporting._checks_document import checks_document as checks_document
+from narrows.reporting._checks_document import checks_report as checks_report
+from narrows.reporting._checks_document import checks_tables as checks_tables
 from narrows.reporting._document import document as document
 from narrows.reporting._html import html_page as html_page
 from narrows.reporting._model import frontier_table as frontier_table

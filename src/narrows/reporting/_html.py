@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from narrows.reporting._charts import charts, length_style
 from narrows.reporting._document import document
 from narrows.reporting._environment import environment_html
 from narrows.reporting._headline import headline
+from narrows.reporting._page import page
 from narrows.reporting._part import Part, parts
 from narrows.reporting._plot import draw, marker_svg
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from narrows.reporting._records import Document, Section
     from narrows.reporting._table import Cell, Column, Table
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 BADGES = {"holds": "holds", "refuted": "refuted", "cannot tell": "unsure"}
 LONG_TEXT = 40  # letters from which a cell may wrap and gets room
 MANY_ROWS = 60  # more than the statements; longer tables scroll in a window of their own
@@ -42,19 +41,9 @@ def html_page(report: Report) -> str:
     """
     made = document(report)
     found = parts(report)
-    assets = files("narrows.reporting")
-    style = assets.joinpath("_page.css").read_text(encoding="utf-8")
-    script = assets.joinpath("_page.js").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(made.title)}</title>'
-        f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n'
-        f"{_header(made, found)}\n{_charts(found)}\n"
-        f"{''.join(_section(section, index) for index, section in enumerate(made.sections))}\n"
-        f"{environment_html(report)}\n</main>\n<script>\n{script}</script></body></html>\n"
-    )
+    sections = "".join(_section(section, index) for index, section in enumerate(made.sections))
+    body = (_header(made, found), _charts(found), sections, environment_html(report))
+    return page(made.title, "\n".join(body))
 
 
 def _header(made: Document, found: tuple[Part, ...]) -> str:

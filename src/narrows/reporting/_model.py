@@ -84,7 +84,7 @@ def measured_table(points: Sequence[ModelFrontierPoint], measured: Sequence[Mode
     """Return measured models, with what the frontier predicts beside what was measured.
 
     Args:
-        points: the frontier, dense first.
+        points: the frontier, dense first; none: nothing is said of predictions.
         measured: "dense", with which the others are compared, other ways to run the model, and choices.
     """
     columns = (
@@ -99,7 +99,11 @@ def measured_table(points: Sequence[ModelFrontierPoint], measured: Sequence[Mode
         cells.left("note", "Note"),
     )
     rows = tuple(_measured_row(one) for one in placed(points, measured))
-    return Table("measured", "Measured beside predicted", columns, rows, MEASURED_NOTE)
+    if points:
+        return Table("measured", "Measured beside predicted", columns, rows, MEASURED_NOTE)
+    shown = [place for place, column in enumerate(columns) if not column.name.startswith("predicted")]
+    rows = tuple(tuple(row[place] for place in shown) for row in rows)
+    return Table("measured", "Measured", tuple(columns[place] for place in shown), rows)
 
 
 def model_budget_text(budget: ModelBudget) -> str:
@@ -146,7 +150,7 @@ def _choice_row(one: LayerChoice) -> tuple[Cell, ...]:
     share = chosen.numbers / one.dense.numbers
     return (
         cells.word(one.layer),
-        cells.word(chosen.form),
+        cells.word(chosen.kind),
         MISSING if chosen.rank is None else cells.number(chosen.rank),
         Cell(share, share_text(share)),
         Cell(chosen.damage, f"{chosen.damage:.2g}"),

@@ -52,11 +52,12 @@ def quality_by_bytes(
 
 def _chart(what: str, word: str, series: tuple[Series, ...], x: Axis) -> Chart:
     better = "right" if what == "speed" else "left"
+    line = "Line: the frontier, as predicted. " if any(one.key == "frontier" for one in series) else ""
     chart = Chart(
         key=f"quality-{what}",
         title=f"Quality against {what}",
-        note=f"How far perplexity is above dense's, on a square-root axis: down and {better} is better. Line: the "
-        f"frontier, as predicted. Markers: as measured; an outline where another is at least as good and as {word}.",
+        note=f"How far perplexity is above dense's, on a square-root axis: down and {better} is better. {line}"
+        f"Markers: as measured; an outline where another is at least as good and as {word}.",
         columns=COLUMNS,
         x=x,
         y=_growth_axis([end for one in series for p in one.points for end in (p.y, p.low, p.high) if end is not None]),
@@ -122,7 +123,13 @@ class _View:
         return tuple(found)
 
     def _x(self, speedup: float | None, num_bytes: int) -> float | None:
-        return speedup if self.against == "speedup" else num_bytes / self.points[0].num_bytes
+        return speedup if self.against == "speedup" else num_bytes / self._dense_bytes
+
+    @property
+    def _dense_bytes(self) -> int:
+        if self.points:
+            return self.points[0].num_bytes
+        return next(one.point.num_bytes for one in self.measured if one.point.label == DENSE)
 
     @property
     def _shown(self) -> float:
@@ -223,6 +230,5 @@ def _kept_points(ones: Sequence[tuple[int, LayerChoice]]) -> tuple[Point, ...]:
     found = []
     for block, one in sorted(ones, key=lambda pair: pair[0]):
         kept = one.chosen.numbers / one.dense.numbers
-        form = "dense" if one.chosen.rank is None else f"{one.chosen.form} {one.chosen.rank}"
-        found.append(Point(block, kept, (one.layer, form, share_text(kept), f"{one.chosen.damage:.2g}")))
+        found.append(Point(block, kept, (one.layer, str(one.chosen), share_text(kept), f"{one.chosen.damage:.2g}")))
     return tuple(found)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from narrows.reporting._headline import Tile
-from narrows.reporting._html import POLICY, _section
+from narrows.reporting._html import _section
 from narrows.reporting._model import (
     frontier_table,
     measured_table,
@@ -21,6 +20,7 @@ from narrows.reporting._model import (
 )
 from narrows.reporting._model_chart import kept_by_block, quality_by_bytes, quality_by_speed
 from narrows.reporting._model_points import beaten_by, placed
+from narrows.reporting._page import page
 from narrows.reporting._plot import draw, marker_svg
 from narrows.reporting._records import Section
 from narrows.reporting._text import bytes_text, listed
@@ -49,26 +49,16 @@ def model_document(
     """
     measured = tuple(checks or ())
     sections = model_sections(plan, points, measured)
-    assets = files("narrows.reporting")
-    style = assets.joinpath("_page.css").read_text(encoding="utf-8")
-    script = assets.joinpath("_page.js").read_text(encoding="utf-8")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(TITLE)}</title>'
-        f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n'
-        f"{_header(plan, points, measured, sections)}\n{_charts(plan, points, measured)}\n"
-        f"{''.join(_section(section, index) for index, section in enumerate(sections))}\n</main>\n"
-        f"<script>\n{script}</script></body></html>\n"
-    )
+    told = "".join(_section(section, index) for index, section in enumerate(sections))
+    body = (_header(plan, points, measured, sections), _charts(plan, points, measured), told)
+    return page(TITLE, "\n".join(body))
 
 
 def model_sections(
     plan: ModelPlan, points: Sequence[ModelFrontierPoint], measured: Sequence[ModelPoint] = ()
 ) -> tuple[Section, ...]:
     """Return the sections: the plan in all, who beats whom in measurement, what else can be had, every layer."""
-    findings = [sentence for against in _AGAINST for sentence in _findings(placed(points, measured), against)]
+    findings = [sentence for against in _AGAINST for sentence in findings_of(placed(points, measured), against)]
     table = measured_table(points, measured)
     return (
         Section("The plan in all", tables=(model_summary_table(plan),)),
@@ -91,17 +81,22 @@ def _header(
     measured: Sequence[ModelPoint],
     sections: Sequence[Section],
 ) -> str:
-    tiles = "".join(
+    lede = f"Budget: {model_budget_text(plan.budget)}."
+    return header_html(TITLE, lede, headline(plan, placed(points, measured)), sections)
+
+
+def header_html(title: str, lede: str, tiles: Sequence[Tile], sections: Sequence[Section]) -> str:
+    """Return the top of a page: title, what it is of, figures, and links to charts and sections."""
+    shown = "".join(
         f'<div><dt>{escape(tile.name)}</dt><dd class="figure">{escape(tile.figure)}</dd>'
         f"<dd>{escape(tile.detail)}</dd></div>"
-        for tile in headline(plan, placed(points, measured))
+        for tile in tiles
     )
     names = [("charts", "Charts"), *((f"s{index}", section.title) for index, section in enumerate(sections))]
     links = "".join(f'<li><a href="#{anchor}">{escape(name)}</a></li>' for anchor, name in names)
-    lede = f"Budget: {model_budget_text(plan.budget)}."
     return (
-        f'<header><p class="mark">narrows</p><h1>{escape(TITLE)}</h1><p class="lede">{escape(lede)}</p>'
-        f'<dl class="tiles">{tiles}</dl><nav aria-label="Sections"><ul>{links}</ul></nav></header>'
+        f'<header><p class="mark">narrows</p><h1>{escape(title)}</h1><p class="lede">{escape(lede)}</p>'
+        f'<dl class="tiles">{shown}</dl><nav aria-label="Sections"><ul>{links}</ul></nav></header>'
     )
 
 
@@ -143,16 +138,23 @@ def _bytes_tile(plan: ModelPlan) -> Tile:
 
 
 def _charts(plan: ModelPlan, points: Sequence[ModelFrontierPoint], measured: Sequence[ModelPoint]) -> str:
-    drawn = [quality_by_speed(points, measured, plan), quality_by_bytes(points, measured, plan)]
-    pair = "".join(
-        _with_keys(chart, draw(chart, f"m{place}")) for place, chart in enumerate(drawn) if chart is not None
-    )
+    pair = pair_html([quality_by_speed(points, measured, plan), quality_by_bytes(points, measured, plan)], "m")
     blocks = kept_by_block(plan)
     wide = ""
     if blocks is not None:
         roomy = f'<div class="scroll"><div style="min-width: 640px">{draw(blocks, blocks.key)}</div></div>'
         wide = f'<div class="group wide">{_legend(blocks)}{roomy}</div>'
-    return f'<section id="charts"><h2>Charts</h2><div class="pair">{pair}</div>{wide}</section>'
+    return f'<section id="charts"><h2>Charts</h2>{pair}{wide}</section>'
+
+
+def pair_html(drawn: Sequence[Chart | None], prefix: str) -> str:
+    """Return charts side by side, each with its own legend; None is left out.
+
+    Args:
+        prefix: makes names within the page unlike those of other charts.
+    """
+    figures = (_with_keys(chart, draw(chart, f"{prefix}{i}")) for i, chart in enumerate(drawn) if chart is not None)
+    return f'<div class="pair">{"".join(figures)}</div>'
 
 
 def _with_keys(chart: Chart, figure: str) -> str:
@@ -171,7 +173,7 @@ def _legend(chart: Chart) -> str:
     return f'<div class="legend" role="group" aria-label="Highlight a kind"><span>Layers</span>{buttons}</div>'
 
 
-def _findings(measured: Sequence[Placed], against: Against) -> list[str]:
+def findings_of(measured: Sequence[Placed], against: Against) -> list[str]:
     """Return who beats whom among the measured models, dense and int8 included."""
     found = [
         f"{other.point.label} beats {one.point.label}: {_against(other, one, against)}."

@@ -34,8 +34,8 @@ class Placed:
 
     @property
     def is_choice(self) -> bool:
-        """A choice of forms with something saved: on the frontier, and not dense."""
-        return self.damage is not None and self.point.label != DENSE
+        """A choice of forms with something saved: said to be one or on the frontier, and not dense."""
+        return (self.damage is not None or self.point.is_choice) and self.point.label != DENSE
 
 
 def placed(points: Sequence[ModelFrontierPoint], measured: Sequence[ModelPoint]) -> tuple[Placed, ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from narrows.reporting._axes import sizes_axis
+from narrows.reporting._page import page
 from narrows.reporting._plot import Axis, Chart, Point, Series, draw, marker_svg, ordered_style
 from narrows.reporting._table import Cell, Column, Table
 from narrows.reporting._text import MISSING, error_text
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TICKS = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 1.0)
 ERRORS = (0.50, 0.25, 0.10, 0.05, 0.01)
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 NOTE = (
     "Error: ||W - W_rank|| / ||W|| (Frobenius), the least that any factors of that rank can have. "
     "Below the break-even rank D E / (D + E) two factors hold fewer numbers than the dense weight."
@@ -103,20 +102,10 @@ def spectrum_html(layers: Sequence[LayerSpectrum], source: str) -> str:
         layers: at least one.
         source: where the weights came from; any text, it is escaped.
     """
-    assets = files("narrows.reporting")
-    style = assets.joinpath("_page.css").read_text(encoding="utf-8")
-    script = assets.joinpath("_page.js").read_text(encoding="utf-8")
     title = f"Error against rank: {source}"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta name="color-scheme" content="light dark"><title>{escape(title)}</title>'
-        f'<link rel="icon" href="data:,"><style>\n{style}</style></head>\n<body><main>\n'
-        f'<header><p class="mark">narrows</p><h1>{escape(title)}</h1><p class="lede">{escape(NOTE)}</p></header>\n'
-        f'<section class="group">{_legend(layers)}{draw(spectrum_chart(layers), "spectrum")}</section>\n'
-        f"</main>\n<script>\n{script}</script></body></html>\n"
-    )
+    header = f'<header><p class="mark">narrows</p><h1>{escape(title)}</h1><p class="lede">{escape(NOTE)}</p></header>'
+    chart = f'<section class="group">{_legend(layers)}{draw(spectrum_chart(layers), "spectrum")}</section>'
+    return page(title, f"{header}\n{chart}")
 
 
 def spectrum_chart(layers: Sequence[LayerSpectrum]) -> Chart:

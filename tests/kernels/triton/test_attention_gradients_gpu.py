@@ -33,6 +33,18 @@ def assert_gradients_are_right(wanted, given=None):
     return found
 
 
+def test_the_bound_of_gradients_catches_a_scale_that_is_off_by_a_tenth(monkeypatch):
+    wanted = call(1, 8, 2, 64, 64, 64, 64, dtype=torch.bfloat16, device="cuda", spread=1.0)
+    right = gradients
+    monkeypatch.setitem(
+        globals(),
+        "gradients",
+        lambda w, given, *, exact=False: [t * (1.1 - 0.1 * exact) for t in right(w, given, exact=exact)],
+    )
+    with pytest.raises(AssertionError):
+        assert_gradients_are_right(wanted)
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("tokens", [256, 300])
 def test_gradients_are_those_of_float64(tokens, causal):

@@ -24,6 +24,17 @@ def within(result, left, right):
     assert ((result.double() - exact).abs() <= most + UNIT[result.dtype] * (exact.abs() + most) + 2.0**-25).all()
 
 
+def test_the_bound_catches_a_dropped_row_and_a_stale_element():
+    grad, q = make(9, 11), make(11, 4)
+    within(grad @ q, grad, q)
+    with pytest.raises(AssertionError):
+        within(grad[:, :-1] @ q[:-1], grad, q)
+    stale = grad @ q
+    stale[0, 0] = 7
+    with pytest.raises(AssertionError):
+        within(stale, grad, q)
+
+
 @pytest.mark.parametrize("tiles", TILES.values(), ids=TILES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("sizes", [(33, 47, 5), (1, 1, 1), (64, 16, 33), (7, 100, 16)])

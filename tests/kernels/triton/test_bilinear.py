@@ -11,11 +11,12 @@ import torch
 from kernels.test_chains import OTHER_SHAPES, SELF_SHAPES
 from kernels.triton.scores import DEVICE, LARGE, SPLIT, Sized, assert_right, finished, make
 from narrows import Factors, Problem
+from narrows._oracle import poisoned
 from narrows.errors import ImplementationError
 from narrows.kernels import kernel
 from narrows.kernels._config import Config, Tiles
 from narrows.kernels._epilogue import Epilogue
-from narrows.kernels.triton import _bilinear
+from narrows.kernels.triton import _bilinear, _bilinear_plan
 from narrows.kernels.triton._bilinear import BilinearTriton
 from narrows.kernels.triton._support import unsupported
 from narrows.testing import check_kernel, exact_operands
@@ -85,6 +86,17 @@ def test_odd_sizes_give_exact_integers(tokens, others, width, rank, config):
     data = exact_operands("bilinear", **sizes, dtype=torch.float16, device=DEVICE)
     result = BilinearTriton().run_with(config, data.x, Factors(data.a, data.b), data.y)
     assert torch.equal(result, data.expected)
+
+
+@pytest.mark.parametrize("group", [2, 3, 8])
+def test_rows_of_tiles_that_are_taken_in_groups_are_all_written(monkeypatch, group):
+    monkeypatch.setattr(_bilinear_plan, "GROUP", group)
+    data = exact_operands("bilinear", tokens=70, in_features=24, out_features=24, rank=4, dtype=torch.float16,
+                          other_tokens=23, device=DEVICE)  # fmt: skip
+    config = Config(Tiles(16, 16, 16), Tiles(16, 16, 16))  # 5 rows of 2 tiles: no group size divides them
+    out = poisoned(data.expected.shape, torch.float16, DEVICE)
+    BilinearTriton().run_with(config, data.x, Factors(data.a, data.b), data.y, out=out)
+    assert torch.equal(out, data.expected)
 
 
 EPILOGUES = {

@@ -10,6 +10,7 @@ from kernels.triton.linear_chain import (
     CONFIGS,
     DEVICE,
     ON_LOAD,
+    SINGLE,
     SPLIT,
     WHOLE,
     Sized,
@@ -55,6 +56,19 @@ def launched(monkeypatch):
     return names
 
 
+def test_the_bound_of_a_finished_result_catches_one_element_a_dropped_rank_and_nan():
+    x, factors = make(9, 12, dtype=torch.float16), pair(5, 12, 7, torch.float16)
+    wanted = finished(x, factors, LinearEpilogue())
+    right = wanted.value.half()
+    assert_right(right, wanted)
+    one = right.clone()
+    one[-1, -1] += 1 + one[-1, -1].abs()
+    dropped = finished(x, factors.truncate(4), LinearEpilogue()).value.half()
+    for wrong in (one, dropped, torch.full_like(right, torch.nan)):
+        with pytest.raises(AssertionError):
+            assert_right(wrong, wanted)
+
+
 @pytest.mark.parametrize("reduce", ["kernel", "load"])
 def test_they_pass_the_conformance_check(monkeypatch, reduce):
     cases = _check_kernel.CASES
@@ -82,6 +96,16 @@ def test_a_full_epilogue_is_within_the_bound(config, dtype, activation):
     epilogue = full_epilogue(x, 9, 35, activation)
     result = LinearTriton().run_with(config, x, as_child(factors), epilogue=epilogue)
     assert_right(result, finished(x, factors, epilogue))
+
+
+@overflows
+@pytest.mark.parametrize("activation", [name for name in ACTIVATIONS if name])
+def test_an_activation_is_as_exact_as_float32(activation):
+    x = torch.cat([torch.linspace(-8, 8, 500), torch.logspace(-6, 0, 100)]).unsqueeze(1).to(DEVICE)
+    one = torch.ones(1, 1, device=DEVICE)
+    result = LinearTriton().run_with(WHOLE, x, Factors(one, one), epilogue=LinearEpilogue(activation=activation))
+    # Each is x times a gate of at most 1: 7 roundings of the gate (exp and erf within 4 each) and one of the product.
+    assert ((result.double() - ACTIVATIONS[activation](x.double())).abs() <= 8 * SINGLE * x.double().abs()).all()
 
 
 @every_config
@@ -195,6 +219,14 @@ def test_a_group_gives_the_same_bits_stacked_partly_stacked_and_apart():
     for given in (stack(factors), [*stack(factors[:2]), factors[2]], [factors[0], *stack(factors[1:])]):
         together = LinearTriton().run_group_with(SPLIT, x, given, [None] * 3)
         assert all(torch.equal(left, right) for left, right in zip(apart, together, strict=True))
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_a_group_reads_every_member_as_it_lies(place):
+    x, factors = integers(9, 20), [Factors(integers(r, 20), integers(r, e, seed=r)) for r, e in MEMBERS[:3]]
+    given = [as_child(one) if i == place else one for i, one in enumerate(factors)]
+    for result, member in zip(LinearTriton().run_group_with(WHOLE, x, given, [None] * 3), factors, strict=True):
+        assert torch.equal(result, (x @ member.a.mT) @ member.b)
 
 
 def test_a_stacked_group_launches_one_projection_and_one_expansion_for_three(launched):

@@ -64,7 +64,7 @@ def test_operands_that_do_not_fit_together_are_refused_with_their_shapes(change,
     tensors = operands()
     for index, to in change.items():
         tensors[index] = tensors[index].to(to) if isinstance(to, torch.dtype) else torch.zeros(to, dtype=torch.bfloat16)
-    with pytest.raises(ImplementationError, match=reason):
+    with pytest.raises(ImplementationError, match=f"the persistent scores kernel cannot run this: {reason}"):
         launch_scores(*tensors, config=PersistentConfig())
 
 

@@ -128,7 +128,8 @@ def test_a_file_that_is_no_store_is_refused_and_cleared(path, make):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ResourceError, match="could not be opened .*Make its folder writable"):
+    text = r"the tuned choices in .*tuned\.sqlite could not be opened \(.*\)\. Make its folder writable"
+    with pytest.raises(ResourceError, match=text):
         _store.write(tmp_path / "file" / "tuned.sqlite", SILICON, [entry()])
 
 
@@ -136,7 +137,7 @@ def test_a_writer_that_waits_too_long_is_told(path, monkeypatch):
     monkeypatch.setattr(_store, "BUSY_SECONDS", 0.05)
     with (
         _store._opened(path, writing=True),
-        pytest.raises(ResourceError, match="being written by another process"),
+        pytest.raises(ResourceError, match=r"tuned\.sqlite are being written by another process for over 0 s"),
         _store._opened(path, writing=True),
     ):
         pass

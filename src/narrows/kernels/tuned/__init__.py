@@ -27,6 +27,7 @@ from narrows.kernels.tuned._signature import cublas as cublas
 from narrows.kernels.tuned._store import clear as clear
 from narrows.kernels.tuned._store import default_path as default_path
 from narrows.kernels.tuned._store import read as read
+from narrows.kernels.tuned._store import turn as turn
 from narrows.kernels.tuned._store import write as write
 from narrows.kernels.tuned._verify import OwnKernel as OwnKernel
 from narrows.kernels.tuned._verify import failure as failure

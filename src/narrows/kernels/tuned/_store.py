@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from narrows._files import decoded, make_folder, not_a_database, structural_damage, table_names, take_turn
+from narrows._values._foreign import shown
 from narrows.errors import FileError, ResourceError
 from narrows.kernels.tuned._records import entry_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from narrows.kernels.tuned._records import Entry, Silicon
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 BUSY_SECONDS = 30.0  # one write takes milliseconds: many processes wait for their turn
 _TABLES = (
-    "CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
-    """CREATE TABLE IF NOT EXISTS choices (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE choices (
         silicon TEXT NOT NULL, signature TEXT NOT NULL, entry TEXT NOT NULL, digest TEXT NOT NULL,
         PRIMARY KEY (silicon, signature)
     ) WITHOUT ROWID""",
@@ -72,16 +74,19 @@ def read(path: Path, silicon: Silicon) -> Contents:
     if not _exists(path):
         return Contents()
     with _opened(path, writing=False) as db:
-        if not _tables(db):  # another process makes it at this moment
+        if not table_names(db):  # another process makes it at this moment
             return Contents()
-        rows = db.execute("SELECT * FROM choices WHERE silicon = ? ORDER BY signature", (_text(silicon),)).fetchall()
+        rows = db.execute("SELECT * FROM choices ORDER BY signature").fetchall()  # all: a flipped bit hides a row
     entries: list[Entry] = []
     faults: list[str] = []
     for row in rows:
         try:
-            entries.append(_checked(*row))
+            entry = _checked(*row)
         except (ValueError, TypeError) as fault:  # pydantic's and narrows' own; a flipped bit changes a type, too
-            faults.append(f"row {row[1]}: {str(fault).splitlines()[0]}")
+            faults.append(f"row {shown(row[1])}: {shown(fault)}")
+        else:
+            if row[0] == _text(silicon):
+                entries.append(entry)
     return Contents(tuple(entries), tuple(faults))
 
 
@@ -94,6 +99,28 @@ def write(path: Path, silicon: Silicon, entries: Iterable[Entry]) -> None:
     rows = [_row(silicon, entry) for entry in entries]
     with _opened(path, writing=True) as db:
         db.executemany(_PUT, rows)
+
+
+@contextmanager
+def turn(path: Path, silicon: Silicon, *, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold the turn of those who measure for a store and a silicon; others wait for the length of the block.
+
+    Args:
+        waiting: called about once a second while another process has it.
+
+    Raises:
+        ResourceError: its file cannot be made.
+    """
+    name = hashlib.sha256(_text(silicon).encode()).hexdigest()[:8]
+    try:
+        make_folder(path.parent)
+        lock = take_turn(f"{path}.{name}.lock", waiting=waiting)
+    except OSError as fault:
+        raise _unopened(path, fault) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def clear(path: Path) -> int:
@@ -155,47 +182,59 @@ def _opened(path: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
             f"the tuned choices in {path} are being written by another process for over {BUSY_SECONDS:.0f} s. "
             "Wait until it ends, then run again."
         ) from None
+    except UnicodeDecodeError:  # of SQLite's own message, which quotes what is damaged
+        raise _foreign(path, "malformed") from None
     except sqlite3.DatabaseError as fault:
         text = str(fault)
         if "not a database" in text or "malformed" in text or "no such" in text:
             raise _foreign(path, text) from None
         raise ResourceError(
-            f"the tuned choices in {path} could not be {'written' if writing else 'read'} ({text}). Free disk space "
-            "or make the file and its folder writable."
+            f"the tuned choices in {path} could not be {'written' if writing else 'read'} ({shown(text)}). Free disk "
+            "space or make the file and its folder writable."
         ) from None
     except OSError as fault:
-        raise ResourceError(
-            f"the tuned choices in {path} could not be opened ({fault.strerror or fault}). Make its folder writable."
-        ) from None
+        raise _unopened(path, fault) from None
+
+
+def _unopened(path: Path, fault: OSError) -> ResourceError:
+    return ResourceError(
+        f"the tuned choices in {path} could not be opened ({fault.strerror or fault}). Make its folder writable."
+    )
 
 
 def _turn(path: Path) -> BaseFileLock:
     """Return the lock of writers: SQLite does not wait where two processes create a file or change its journal."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return FileLock(f"{path}.lock", timeout=BUSY_SECONDS)
 
 
 @contextmanager
 def _connected(path: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
-    address = f"{path.absolute().as_uri()}?mode={'rwc' if writing else 'ro'}"
+    why = not_a_database(path)
+    if why:
+        raise _foreign(path, why)
+    # What a kill in the midst of making the file left is undone by whoever opens it next, which must be able to write.
+    reading = "rw" if path.with_name(f"{path.name}-journal").exists() else "ro"
+    address = f"{path.absolute().as_uri()}?mode={'rwc' if writing else reading}"
     with closing(sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db:
-        _check_own(_tables(db), path)
+        db.text_factory = decoded
+        _check_own(table_names(db), path)
         if writing:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("BEGIN IMMEDIATE")
-            for statement in _TABLES:
-                db.execute(statement)
-            db.execute("INSERT OR IGNORE INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
-        if _tables(db):
+            if not table_names(db):
+                for statement in _TABLES:
+                    db.execute(statement)
+                db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
+        damage = structural_damage(db)
+        if damage:
+            raise _foreign(path, f"it is damaged: {damage}")
+        if table_names(db):
             _check_schema(db, path)
         yield db
         if writing:
             db.execute("COMMIT")
-
-
-def _tables(db: sqlite3.Connection) -> set[str]:
-    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def _check_own(tables: set[str], path: Path) -> None:
@@ -205,15 +244,16 @@ def _check_own(tables: set[str], path: Path) -> None:
 
 
 def _check_schema(db: sqlite3.Connection, path: Path) -> None:
-    found = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone()
-    if found is None or not str(found[0]).isdigit():
+    rows = db.execute("SELECT name, value FROM meta").fetchall()
+    name, found = rows[0] if len(rows) == 1 else (None, None)
+    if name != "schema" or not (isinstance(found, str) and found.isascii() and found.isdigit()) or int(found) < SCHEMA:
         raise _foreign(path, "it has no schema number")
-    if int(found[0]) > SCHEMA:
+    if int(found) > SCHEMA:
         raise FileError(
-            f"the tuned choices in {path} were made by a newer narrows (schema {found[0]}, this one knows {SCHEMA}). "
+            f"the tuned choices in {path} were made by a newer narrows (schema {found[:9]}, this one knows {SCHEMA}). "
             "Update narrows, or start over: narrows tune --clear."
         )
 
 
 def _foreign(path: Path, why: str) -> FileError:
-    return FileError(f"{path} is not a store of tuned choices ({why}). Start over: narrows tune --clear.")
+    return FileError(f"{path} is not a store of tuned choices ({shown(why)}). Start over: narrows tune --clear.")

@@ -1,0 +1,1 @@
+"""Long, seeded runs that try to break narrows: `python -m soak --help`."""
