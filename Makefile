@@ -57,6 +57,7 @@ speed: $(READY)
 docs: $(READY)
 	$(BIN)/python tools/reference.py
 	$(BIN)/python tools/readme.py
+	$(BIN)/python tools/reliability.py
 	$(BIN)/python tools/reports.py
 
 screenshots: $(READY)

@@ -2,7 +2,8 @@
 """How long does compressing a real model take, how much memory, and what does it answer?
 
 Runs `narrows compress` with the arguments after the record's name, in a process of its own, and records wall time, the
-largest resident set of that process, its exit status, its tables and the last line that it says.
+largest resident set of that process, its exit status, its tables, the last line that it says, and for every step that
+tells of its progress the seconds from the start to the last time it did.
 
     python benchmarks/compressing.py build/keep.json models/smollm2 build/narrow --texts models/texts --budget keep=0.9
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from pathlib import Path
 
 from _gpu import command, save
 
+STEP = re.compile(r"[^:]+(: .*)?: \d+ of \d+$")  # "calibration tokens: 512 of 32768"
 KIB = 1024  # bytes: Linux counts resident sets in KiB
 
 
@@ -42,12 +45,13 @@ def main() -> int:
         "version": narrows.__version__,
     }
     began = time.perf_counter()
-    status, tables, last = compressed(arguments)
+    status, tables, last, steps = compressed(arguments, began)
     record = {
         **opened,
         "seconds": round(time.perf_counter() - began, 1),
         "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB,
         "threads": os.cpu_count(),
+        "steps": steps,
         "status": status,
         "said": last,
         "tables": tables,
@@ -58,22 +62,24 @@ def main() -> int:
     return status
 
 
-def compressed(arguments: list[str]) -> tuple[int, list[object], str]:
-    """Run `narrows compress`; return its exit status, its tables, and the last line of what it says."""
+def compressed(arguments: list[str], began: float) -> tuple[int, object, str, dict[str, float]]:
+    """Run `narrows compress`; return its exit status, tables, the last line of what it says, and seconds by step."""
     words = [sys.executable, "-m", "narrows", "compress", *arguments, "--json"]
     with (
         tempfile.TemporaryFile("w+") as tables,  # a pipe would fill while the other one is read
         subprocess.Popen(words, stdout=tables, stderr=subprocess.PIPE, text=True) as child,
     ):
         assert child.stderr is not None
-        last = ""
+        last, steps = "", {}
         for line in child.stderr:
             print(line, end="", file=sys.stderr, flush=True)
             last = line.strip() or last
+            if STEP.match(line):
+                steps[line.partition(":")[0]] = round(time.perf_counter() - began, 1)
         child.wait()
         tables.seek(0)
         said = tables.read().strip()
-    return child.returncode, json.loads(said) if said else [], without_folders(last)
+    return child.returncode, json.loads(said) if said else {}, without_folders(last), steps
 
 
 def without_folders(text: str) -> str:

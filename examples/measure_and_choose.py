@@ -30,8 +30,9 @@ def main() -> None:
         print(f"{choice.tokens_from}..{choice.tokens_to} tokens: {what}")
         print(*(f"    {reason}" for reason in choice.reasons), sep="\n")
 
-    x = torch.randn(256, 256, generator=generator)
-    rank = plan.at(256).rank or 32
+    tokens = plan.choices[-1].tokens_to  # 256, or less where the time was too short for it
+    x = torch.randn(tokens, 256, generator=generator)
+    rank = plan.at(tokens).rank or 32
     y = narrows.linear(x, narrows.factorize(weight, rank=rank))
     dense = x @ weight.T
     print(f"rank {rank}: relative error {(y - dense).norm() / dense.norm():.1e}")

@@ -57,16 +57,16 @@ class Rounds:
 
 
 ROUNDS = {
-    "measure": Rounds("8 processes measure into one store, 2 read it", NO_ROW, 60, measure.measured_together),
+    "measure": Rounds("8 processes measure into one store, 2 read it", NO_ROW, 40, measure.measured_together),
     "killed": Rounds(
         "the same, and one of them is killed",
         "the other 7 do not notice; all that it called kept is there",
-        60,
+        40,
         partial(measure.measured_together, is_one_killed=True),
     ),
-    "write": Rounds("8 processes open one store in quick turns, 2 read it", NO_ROW, 60, measure.written_together),
-    "tune": Rounds("8 processes tune into one cache, 2 read it", NO_ROW, 40, tune.tuned_together),
-    "choose": Rounds("8 processes each keep 25 choices in one cache, 2 read it", NO_ROW, 20, tune.chosen_together),
+    "write": Rounds("8 processes open one store in quick turns, 2 read it", NO_ROW, 40, measure.written_together),
+    "tune": Rounds("8 processes tune into one cache, 2 read it", NO_ROW, 30, tune.tuned_together),
+    "choose": Rounds("8 processes each keep 25 choices in one cache, 2 read it", NO_ROW, 15, tune.chosen_together),
     "layers": Rounds(
         "8 processes time layers into one file", "no time lost or measured twice", 40, tune.timed_together
     ),
@@ -80,14 +80,14 @@ ROUNDS = {
     "save": Rounds(
         "4 processes save two models to one place, 2 load from it",
         "a load is one of the two or refused by name; nothing is left over",
-        20,
+        15,
         models.saved_together,
         needs_base=True,
     ),
     "save-in-two-steps": Rounds(
         "the same where two names cannot be swapped",
         "the same",
-        20,
+        15,
         partial(models.saved_together, can_swap=False),
         needs_base=True,
     ),

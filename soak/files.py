@@ -35,8 +35,11 @@ def figures(seed: int, scale: float, jobs: int) -> Iterator[Figure]:
         if run is None:
             yield _not_shown("mutated files", CASES)
             return
+        drawn = []
         for name in run.subjects:
-            yield mutated(run, name, scale, jobs)
+            drawn.append(mutated(run, name, scale, jobs))
+            yield drawn[-1]
+        yield summed(drawn)
         for subject in run.subjects.values():
             for file in subject.bits:
                 yield flipped(run, subject, file, scale, jobs)
@@ -85,6 +88,19 @@ def mutated(run: Run, name: str, scale: float, jobs: int) -> Figure:
 
     number = max(round(CASES * run.subjects[name].share * scale), 1)
     return _figure(run, f"mutated {name}", [Case(name, index) for index in range(number)], jobs)
+
+
+def summed(drawn: Sequence[Figure]) -> Figure:
+    """Return the figure of all kinds of files under drawn changes together."""
+    failed = [one.name for one in drawn if one.status == "failed"]
+    return Figure(
+        part=PART,
+        name="mutated files in all",
+        asked="no kind of file with a fault",
+        reached=f"{len(failed)} of {len(drawn)} kinds with faults",
+        status="failed" if failed else "ok",
+        count=sum(one.count for one in drawn),
+    )
 
 
 def flipped(run: Run, subject: Subject, file: str, scale: float, jobs: int) -> Figure:

@@ -61,7 +61,7 @@ def subjects() -> list[Subject]:
         ),
         Subject(
             name="compressed",
-            share=0.17,
+            share=0.12,
             files=compressed,
             others=other_compressed,
             read=read_compressed,
@@ -82,7 +82,7 @@ def subjects() -> list[Subject]:
         ),
         Subject(
             name="load-dense",
-            share=0.02,
+            share=0.04,
             files=dense,
             others=other_dense,
             read=read_model,
@@ -91,7 +91,7 @@ def subjects() -> list[Subject]:
         ),
         Subject(
             name="load-compressed",
-            share=0.03,
+            share=0.05,
             files=compressed,
             others=other_compressed,
             read=read_model,

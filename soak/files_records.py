@@ -66,7 +66,7 @@ def verbs() -> list[Subject]:
         "choose": ("choose", "{file}", "--error", "0.9"),
         "compare": ("compare", "{file}", "{file}"),
     }
-    return [_subject(f"narrows-{name}", REPORT, 0.004, report, verb(REPORT, words)) for name, words in lines.items()]
+    return [_subject(f"narrows-{name}", REPORT, 0.006, report, verb(REPORT, words)) for name, words in lines.items()]
 
 
 def _subject(name: str, file: str, share: float, make: Callable[[int], Any], read: Callable[[Path], str]) -> Subject:

@@ -47,12 +47,12 @@ def readme(text: str, root: Path = ROOT) -> str:
     return between(between(text, "table", table(report)), "transcript", transcript(root))
 
 
-def between(text: str, name: str, content: str) -> str:
+def between(text: str, name: str, content: str, *, maker: str = "tools/readme.py") -> str:
     """Return the text with what stands between the two markers of this name replaced."""
-    begin, end = f"<!-- {name}: made by tools/readme.py -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: made by {maker} -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
     if len(pattern.findall(text)) != 1:
-        raise SystemExit(f"README.md needs exactly one pair of markers {begin} ... {end}")
+        raise SystemExit(f"the page needs exactly one pair of markers {begin} ... {end}")
     return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
 
 

@@ -177,3 +177,13 @@ def test_a_run_says_which_rows_of_its_store_are_damaged(path, monkeypatch):
 
     (notice,) = [one.text for one in told if one.is_notice and "damaged" in one.text]
     assert notice.startswith(f"2 rows of the store {path} are damaged and are measured again: fact one is not what was")
+
+
+def test_a_table_whose_name_became_bytes_is_told(path):
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        with db:
+            db.execute("UPDATE sqlite_master SET name = CAST('facts' AS BLOB) WHERE name = 'facts'")
+
+    with pytest.raises(FileError, match="it holds the tables b'facts', meta, samples"):
+        Store(path)

@@ -153,7 +153,7 @@ def test_a_device_that_is_not_there_says_what_was_found(folder):
 def test_a_file_name_that_a_report_cannot_hold_is_refused(folder):
     result = measure(folder, "--weight \udcff.safetensors:w")
     assert result.exit_code == 2
-    assert ".safetensors' is not valid UTF-8: a report could not hold it. Rename the file" in result.stderr
+    assert ".safetensors:w' is not valid UTF-8: a report could not hold it. Rename the file" in result.stderr
 
 
 def test_numbers_that_overflow_on_the_way_have_no_time_and_say_so(folder):

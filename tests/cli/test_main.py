@@ -102,6 +102,23 @@ def test_debug_shows_the_traceback_before_and_after_the_verb(failing, place):
     assert result.exception is fault
 
 
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (MemoryError(), "error: out of memory. Free some, or ask for smaller sizes.\n"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore"),
+            "error: out of memory (DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.)",
+        ),
+    ],
+)
+def test_memory_that_ran_out_is_no_fault_in_narrows(failing, fault, text):
+    result = failing(fault)
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(text)
+
+
 def test_what_was_not_foreseen_says_so(failing):
     result = failing(ZeroDivisionError("division by zero"))
 

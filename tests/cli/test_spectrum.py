@@ -13,8 +13,9 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
+from narrows._machine import _memory
 from narrows.cli.spectrum import command
-from narrows.errors import FileError, InputError, NonFiniteError
+from narrows.errors import FileError, InputError, NonFiniteError, ResourceError
 
 SIGMA = torch.tensor([4.0, 3.0, 2.0, 1.0, 0.5, 0.25], dtype=torch.float64)
 
@@ -150,6 +151,21 @@ def test_among_several_what_cannot_be_factorised_is_passed_over_aloud(tmp_path):
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(FileError, match="none of 2 2-D tensors could be factorised"):
         run(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("where", ["reading", "factorising"])
+def test_a_layer_that_does_not_fit_the_memory_is_passed_over_aloud(tmp_path, monkeypatch, where):
+    save_file({"small": known_weight(8, 8), "giant": torch.ones(64, 64)}, tmp_path / "w.safetensors")
+    monkeypatch.setattr(_memory, "LEAST_LOOK", 0)
+    monkeypatch.setattr(_memory, "available_bytes", lambda _: 4 * 64 * 64 - (where == "reading"))
+    result = CliRunner().invoke(command, [str(tmp_path / "w.safetensors"), "--rank", "1"])
+    assert result.exit_code == 0
+    what = "tensor 'giant' of " if where == "reading" else "factorising a weight (64, 64) in float64 takes"
+    assert f"passed over giant: {what}" in result.stderr
+    assert "GiB are free" in result.stderr
+    assert "small" in result.stdout
+    with pytest.raises(ResourceError, match=r"^giant: "):
+        run(tmp_path / "w.safetensors", "--layer", "giant")
 
 
 def test_an_integer_tensor_asked_for_by_name_and_a_file_without_weights_are_errors(file, tmp_path):

@@ -87,7 +87,7 @@ def tool(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("script", ["reference.py", "readme.py"])
+@pytest.mark.parametrize("script", ["reference.py", "readme.py", "reliability.py"])
 def test_generated_pages_are_up_to_date(script: str) -> None:
     result = subprocess.run(
         [sys.executable, ROOT / "tools" / script, "--check"], cwd=ROOT, capture_output=True, text=True, check=False

@@ -36,6 +36,13 @@ def test_the_whole_models_parameters_pass_and_only_the_layers_are_decomposed():
     assert whole.peak_bytes - alone.peak_bytes == 2 * (100 - 8)
 
 
+def test_anchoring_holds_every_tokens_states_and_the_moments_of_x_in_both_models():
+    plain, anchored = (estimate([(4, 2)], tokens=1000, itemsize=2, anchored_features=n) for n in (0, 7))
+    workspace = 3 * 8 * (16 + 4 + 8)
+    activations = 2 * 512 * 6
+    assert plain.peak_bytes - anchored.peak_bytes == activations - (workspace + 2 * 8 * 16 + 2 * 1000 * 7)
+
+
 def test_long_windows_and_large_vocabularies_take_memory():
     small, long = (estimate([(4, 2)], tokens=10, itemsize=2, window=w) for w in (1, 1000))
     assert long.peak_bytes - small.peak_bytes == 2 * 1000 * 6 - 3 * 8 * 28

@@ -154,3 +154,7 @@ def test_factors_with_a_nan_are_refused():
     b[1, 2] = float("nan")
     with pytest.raises(NonFiniteError, match=r"factors\.b \(3, 5\) holds 1 NaN and 0 Inf; .* index \(1, 2\)"):
         pivot(Factors(torch.ones(3, 6), b))
+    a = torch.ones(3, 6)
+    a[2, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match=r"factors\.a \(3, 6\) holds 0 NaN and 1 Inf; .* index \(2, 0\)"):
+        pivot(Factors(a, torch.ones(3, 5)))

@@ -130,3 +130,5 @@ def test_the_operand_with_the_nan_is_named():
     right[1, 2] = float("nan")
     with pytest.raises(NonFiniteError, match=r"right \(3, 4\) holds 1 NaN and 0 Inf; the first is at index \(1, 2\)"):
         factorize_product(torch.ones(3, 4), right)
+    with pytest.raises(NonFiniteError, match=r"left \(3, 4\) holds 1 NaN and 0 Inf; the first is at index \(1, 2\)"):
+        factorize_product(right, torch.ones(3, 4))

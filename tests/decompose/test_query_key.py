@@ -160,8 +160,9 @@ def test_moments_that_do_not_fit_are_refused():
     moments = Moments(torch.eye(4), torch.zeros(4), None, 1)
     with pytest.raises(ShapeError, match=r"weight \(6, 5\) reads D=5 features; the moments are of 4"):
         head_moments(torch.ones(6, 5), None, moments, heads=2)
-    with pytest.raises(ShapeError, match=r"weight \(6, 4\) must be \(H K, D\) with H=4 heads"):
-        head_moments(torch.ones(6, 4), None, moments, heads=4)
+    for number in (4, 0, -2):
+        with pytest.raises(ShapeError, match=rf"weight \(6, 4\) must be \(H K, D\) with H={number} heads"):
+            head_moments(torch.ones(6, 4), None, moments, heads=number)
     with pytest.raises(ShapeError, match=r"bias \(4,\) must be \(H K,\) = \(6,\)"):
         head_moments(torch.ones(6, 4), torch.ones(4), moments, heads=2)
 

@@ -114,6 +114,12 @@ def test_an_exactly_low_rank_weight_is_optimal():
     assert certificate.distance >= 1.0
 
 
+def test_an_error_that_is_rounding_is_at_no_distance_from_the_best():
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(40, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    assert factorize(left @ right.mT, rank=12, method="randomized").certificate.distance == 1.0
+
+
 def test_it_must_know_how_many_ranks_to_look_for():
     for budget in (None, Budget(error=0.1)):
         with pytest.raises(InputError, match=r"method='randomized' must know how many ranks .* give rank= or"):

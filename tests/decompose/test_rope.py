@@ -176,6 +176,20 @@ def test_no_key_projection_of_this_rank_is_better(size):
     assert min(found) == pytest.approx(best, rel=1e-3)
 
 
+def test_costs_are_what_a_change_of_the_queries_or_keys_does_to_the_scores():
+    made = heads(bias=True)
+    query_cost, key_cost = rank(made).costs()
+    generator = torch.Generator().manual_seed(0)
+    queries, keys = (torch.randn(x.shape, generator=generator, dtype=torch.float64) for x in (made.queries, made.keys))
+    theta, tokens = THETA.expand(len(made.keys), -1), made.keys.shape[1]
+    for change, scores, cost in (
+        (queries, weighted_scores(queries, made.keys, theta), query_cost),
+        (keys, weighted_scores(made.queries, keys, theta), key_cost),
+    ):
+        predicted = tokens * float((change @ cost * change).sum())
+        assert float(scores.square().sum()) == pytest.approx(predicted, rel=1e-10)
+
+
 def test_without_distances_the_projection_is_the_joint_form():
     """A context of one token turns nothing."""
     made = heads(bias=True)

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from narrows._files import _atomic, check_target, read_tensor, sha256_tensor, write_bytes_atomic, write_tensors_atomic
+from narrows._files import (
+    _atomic,
+    check_target,
+    make_folder,
+    read_tensor,
+    sha256_tensor,
+    write_bytes_atomic,
+    write_tensors_atomic,
+)
 from narrows._files import write_text_atomic as write
 from narrows.errors import FileError, ResourceError
 
@@ -137,3 +145,18 @@ def test_a_target_that_cannot_be_written_is_named_beforehand(tmp_path):
         check_target(tmp_path)
     with pytest.raises(FileError, match=r"/proc/r\.json was not written: .*\. Give a path that you may write to"):
         check_target("/proc/r.json")
+
+
+def test_a_folder_is_made_with_those_above_it_and_the_name_of_each_is_forced_to_disk(tmp_path, monkeypatch):
+    forced = []
+    monkeypatch.setattr(_atomic, "_sync_folder", forced.append)
+    make_folder(tmp_path / "a" / "b" / "c")
+    assert (tmp_path / "a" / "b" / "c").is_dir()
+    assert sorted(forced) == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
+
+
+def test_a_folder_that_is_there_stays_and_nothing_is_forced(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    monkeypatch.setattr(_atomic, "_sync_folder", lambda folder: pytest.fail(f"{folder} was forced to disk"))
+    make_folder(tmp_path)
+    assert (tmp_path / "file").read_text() == "kept"

@@ -8,6 +8,7 @@ import struct
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,6 +144,19 @@ def test_a_tensor_that_was_read_survives_the_truncation_of_its_file(file):
     found = read_tensor(file, "model.q_proj.weight")
     os.truncate(file, 10)
     assert torch.equal(found, WEIGHT)
+
+
+@pytest.mark.parametrize(
+    ("told", "error"), [("can't allocate memory", RuntimeError), ("no such dtype", FileError)], ids=["memory", "dtype"]
+)
+def test_what_torch_says_of_a_file_is_told_from_a_want_of_memory(file, monkeypatch, told, error):
+    def refused(*_, **__):
+        raise RuntimeError(told)
+
+    monkeypatch.setattr(safetensors, "safe_open", refused)
+    with pytest.raises(error, match=told) as found:
+        tensor_names(file)
+    assert type(found.value) is error
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".pt", ".pth", ".ckpt", ".PT"])

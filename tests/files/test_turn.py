@@ -1,58 +1,61 @@
-"""Turns that processes take: one holds it, the others say that they wait."""
+"""Processes that want the same wait for each other, and whoever ends, however it does, gives its turn up."""
 
 from __future__ import annotations
 
-import pytest
-from filelock import FileLock, Timeout
+import os
+import signal
+import subprocess
+import sys
 
-from narrows._files import _turn, take_turn, turn
+import pytest
+from filelock import FileLock
+
+from narrows._files import take_turn, turn
 from narrows.errors import FileError
 
-
-def is_free(path):
-    try:
-        FileLock(path).acquire(timeout=0).lock.release()
-    except Timeout:
-        return False
-    return True
-
-
-def test_a_turn_that_is_free_is_taken_without_a_word(tmp_path):
-    told = []
-    lock = take_turn(tmp_path / "a.lock", waiting=lambda: told.append(1))
-    assert not is_free(tmp_path / "a.lock")
-    lock.release()
-    assert is_free(tmp_path / "a.lock")
-    assert told == []
+HOLD = """
+import sys, time
+from narrows._files import take_turn
+lock = take_turn(sys.argv[1])
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
-def test_who_waits_says_so_again_and_again_until_it_is_his_turn(tmp_path, monkeypatch):
-    monkeypatch.setattr(_turn, "TELL_SECONDS", 0.01)
-    first, told = take_turn(tmp_path / "a.lock"), []
+def test_nobody_waits_for_a_free_turn(tmp_path):
+    take_turn(tmp_path / "lock", waiting=lambda: pytest.fail("waited")).release()
+
+
+def test_a_turn_that_another_has_is_waited_for_and_told(tmp_path):
+    other, told = FileLock(tmp_path / "lock"), []
+    other.acquire()
 
     def waiting():
-        told.append(1)
-        if len(told) == 3:
-            first.release()
+        told.append(other.is_locked)
+        other.release()
 
-    second = take_turn(tmp_path / "a.lock", waiting=waiting)
-    assert second.is_locked
-    assert len(told) == 3
-    second.release()
+    take_turn(tmp_path / "lock", waiting=waiting).release()
+    assert told == [True]
 
 
-def test_the_turn_to_write_a_file_lasts_as_long_as_its_block_also_where_it_fails(tmp_path):
-    path = tmp_path / "file"
-    with turn(path):
-        assert not is_free(tmp_path / "file.lock")
-    assert is_free(tmp_path / "file.lock")
-    with pytest.raises(KeyError), turn(path):
-        raise KeyError
-    assert is_free(tmp_path / "file.lock")
-    assert not path.exists()
+def test_a_killed_process_has_no_turn_any_more(tmp_path):
+    path = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", HOLD, path], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "held\n"
+        take_turn(path, waiting=lambda: os.kill(holder.pid, signal.SIGKILL)).release()
+    assert holder.returncode == -signal.SIGKILL
 
 
-def test_a_lock_that_cannot_be_made_is_told_of_the_file_it_is_for(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(FileError, match="file/x was not written: "), turn(tmp_path / "file" / "x"):
+def test_a_turn_ends_with_its_block_also_by_an_error(tmp_path):
+    with pytest.raises(ValueError, match="planted"), turn(tmp_path / "file"):
+        raise ValueError("planted")
+    with turn(tmp_path / "file", waiting=lambda: pytest.fail("waited")):
+        pass
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with (
+        pytest.raises(FileError, match=r"file was not written: the folder .*missing does not exist"),
+        turn(tmp_path / "missing" / "file"),
+    ):
         pass

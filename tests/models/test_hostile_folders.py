@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -43,12 +44,26 @@ def configured(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes))
 
 
+def is_one_line(told, folder):
+    """Return whether an error is a line that names the folder."""
+    text = str(told)
+    return str(folder) in text and text.isprintable() and len(text) < 2000
+
+
 def refused(folder, text, act=load):
     with pytest.raises(FileError, match=text) as told:
         act(folder)
-    assert str(folder) in str(told.value)
-    assert str(told.value).isprintable()
-    assert len(str(told.value)) < 2000
+    if not is_one_line(told.value, folder):
+        pytest.fail(f"no line with the folder's name: {str(told.value)[:200]!r}")
+
+
+@pytest.mark.parametrize("text", ["no name", "/here\nis wrong", "/here " + "x" * 2000, "/here \x1b[31m"])
+def test_a_message_that_is_no_line_with_the_folders_name_is_seen(text):
+    def raising(folder):
+        raise FileError(text)
+
+    with pytest.raises(pytest.fail.Exception, match="no line with the folder's name"):
+        refused("/here", "name|wrong|here", act=raising)
 
 
 HUGE = 1 << 62
@@ -177,3 +192,29 @@ def test_a_line_of_deep_brackets_is_named(tmp_path):
 
     with pytest.raises(FileError, match='labels.jsonl line 1: .* is not an object with "text" and "label"'):
         read_labelled(tmp_path / "labels.jsonl")
+
+
+def forged(folder, edit):
+    """Change the manifest and seal it again, as somebody would who means harm."""
+    path = folder / "narrows.json"
+    manifest = json.loads(path.read_bytes())
+    edit(manifest)
+    text = json.dumps({**manifest, "sha256": ""}, indent=1) + "\n"
+    seal = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(text.replace('"sha256": ""\n}\n', f'"sha256": "{seal}"\n}}\n'))
+
+
+def test_what_the_plug_in_finds_wrong_is_told_with_the_folder(thin):
+    def edit(manifest):
+        layer = next(one for one in manifest["layers"].values() if one["form"] == "low-rank")
+        layer["details"]["plan"] = [[]]
+
+    forged(thin, edit)
+    refused(thin, "the layer's plan is JSON but not a narrows plan")
+
+
+@pytest.mark.parametrize("value", ["\x1b[31m", "x" * 65536, "a\nb"])
+def test_foreign_text_of_a_manifest_is_shown_on_one_line(thin, value):
+    forged(thin, lambda manifest: next(iter(manifest["tensors"].values())).update(dtype=value))
+
+    refused(thin, r"narrows\.json says")

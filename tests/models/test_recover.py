@@ -16,7 +16,7 @@ from narrows import factorize
 from narrows.errors import InputError, NonFiniteError
 from narrows.models import Summary, _compress_trial, _recover
 from narrows.models._compress_trial import Built, built, recovered
-from narrows.models._recover import recover_, reorder_, trainable
+from narrows.models._recover import BATCH, recover_, reorder_, trainable
 from narrows.nn import LowRankLinear, PivotLinear
 
 STEPS = 24
@@ -75,7 +75,7 @@ def test_the_loss_falls_and_only_what_was_asked_for_moves(made, student, trained
 
     assert loss_of(one.model, student, ids_NT[:16]) < 0.5 * lost
     assert found.last < found.first
-    assert (found.steps, found.tokens) == (STEPS - 1, (STEPS - 1) * 2 * 64)
+    assert (found.steps, found.tokens) == (STEPS - 1, (STEPS - 1) * BATCH * 64)
     thin = tuple(name for name, layer in student.named_modules() if isinstance(layer, (LowRankLinear, PivotLinear)))
     changed = moved(before, student)
     assert changed

@@ -273,3 +273,12 @@ def test_whatever_is_chosen_meets_the_budget_and_is_dense_or_faster(speedups, er
     assert choice.error <= budget
     assert choice.rank is None or choice.speedup_low > 1.02
     assert choice.reasons
+
+
+def test_a_measured_length_alone_is_decided_as_in_the_whole_plan():
+    report = make_report(**TWO, errors=flat_error, time_ns=with_speedup(lambda tokens, rank: 2.0 - rank / tokens / 8))
+    whole = choose(report).choices
+    for tokens in (64, 128):
+        choice = only(choose(report, tokens=tokens))
+        assert (choice.tokens_from, choice.tokens_to) == (tokens, tokens)
+        assert choice in whole

@@ -153,6 +153,14 @@ def test_a_mutants_name_outlives_changes_elsewhere_in_its_file(tmp_path):
     assert [m.name for m in mutants_of(tmp_path, ["m.py"])] == [m.name for m in mutants_of(tmp_path / "n", ["m.py"])]
 
 
+def test_a_sample_is_the_same_again_another_with_another_seed_and_mostly_kept_where_a_file_changes():
+    every = mutants_of(mutants.ROOT, [LOCATE])
+    first = sample(every, 20, seed=0)
+    assert sample(every[::-1], 20, seed=0) == first
+    assert sample(every, 20, seed=1) != first
+    assert len(set(sample(every[1:], 20, seed=0)) & set(first)) >= 19
+
+
 def test_survivors_that_are_known_still_stand_in_the_source():
     for (file, before, after), reason in mutants.known().items():
         found = [(one.before, one.after) for one in mutants_of(mutants.ROOT, [file])]

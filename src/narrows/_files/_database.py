@@ -28,7 +28,7 @@ def not_a_database(path: Path) -> str:
 
 def table_names(db: sqlite3.Connection) -> set[str]:
     """Return the names of a database's tables."""
-    return {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    return {str(name) for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 def structural_damage(db: sqlite3.Connection) -> str:

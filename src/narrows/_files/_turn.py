@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,10 @@ def take_turn(path: str | PathLike[str], *, waiting: Callable[[], None] = lambda
         waiting: called about once a second while another process holds it.
 
     Raises:
-        OSError: the file cannot be made.
+        OSError: the file cannot be made, as where its folder is missing.
     """
+    if not Path(path).absolute().parent.is_dir():  # filelock would make it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))
     lock = FileLock(path)
     seconds = 0.0
     while True:

@@ -77,7 +77,7 @@ def bring_up_to_date(db: sqlite3.Connection, path: Path) -> None:
 def leave_out_damaged(db: sqlite3.Connection, path: Path) -> tuple[str, ...]:
     """Keep only rows that are what was written, in the transaction at hand; return a text for each other one.
 
-    Reads everything once: 0.3 s for 100,000 samples.
+    Reads everything once: 0.5 s for 100,000 samples on one core of an AMD EPYC (Zen 4).
 
     Raises:
         FileError: what holds the rows together is damaged, so that rows may be missing.

@@ -20,7 +20,7 @@ EXAMPLE = """\b
 Example:
   narrows show report.json --error 0.05
   narrows show report.json --html report.html
-  narrows show keep-90.json keep-80.json --html model.html   (written by narrows check -o)
+  narrows show keep-90.json keep-80.json --html model.html
 """
 
 

@@ -240,11 +240,11 @@ def _check_shard(file: Path, expected: Mapping[str, TensorRecord]) -> None:
     for name, record in expected.items():
         if (found[name].dtype, found[name].shape) != (record.dtype, record.shape):
             raise FileError(
-                f"{file}: tensor {name!r} is {found[name].dtype} {found[name].shape}, {MANIFEST} says "
-                f"{record.dtype} {record.shape}. {AGAIN}"
+                f"{file}: tensor {shown(name)!r} is {found[name].dtype} {found[name].shape}, {MANIFEST} says "
+                f"{shown(record.dtype)} {shown(record.shape)}. {AGAIN}"
             )
         if found[name].sha256 != record.sha256:
-            raise FileError(f"{file}: the content of tensor {name!r} is not what was saved (SHA-256). {AGAIN}")
+            raise FileError(f"{file}: the content of tensor {shown(name)!r} is not what was saved (SHA-256). {AGAIN}")
 
 
 def _record(shard: str, tensor: Any) -> TensorRecord:

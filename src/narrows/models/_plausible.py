@@ -63,6 +63,9 @@ def reading(path: Path) -> Iterator[None]:
     """Turn whatever transformers raises over a folder into an error that names it."""
     try:
         yield
+    except FileError as fault:  # of the plug-in, which knows names only
+        where = "" if str(path) in str(fault) else f"{path}: "
+        raise FileError(f"{where}{shown(fault, 2 * REASON)}") from fault
     except NarrowsError:
         raise
     except Exception as fault:

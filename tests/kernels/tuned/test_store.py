@@ -8,12 +8,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pydantic
 import pytest
 
 from kernels.tuned.records import OTHER, SILICON, SOFTWARE, entry
 from narrows.errors import FileError, ResourceError
 from narrows.kernels import tuned
-from narrows.kernels.tuned import Tuning, _device, _known, _store
+from narrows.kernels.tuned import Tuning, _device, _known, _records, _store
 
 TESTS = Path(__file__).parents[2]
 
@@ -30,6 +31,15 @@ def test_choices_come_back_as_they_were_kept_for_their_own_silicon(path):
     assert sorted(e.tokens for e in _store.read(path, SILICON).entries) == [64, 128]
     assert [e.tokens for e in _store.read(path, other).entries] == [256]
     assert entry() in _store.read(path, SILICON).entries
+
+
+def test_what_reads_a_choice_is_made_once_for_all_of_them(path, monkeypatch):
+    made, adapter = [], pydantic.TypeAdapter
+    monkeypatch.setattr(pydantic, "TypeAdapter", lambda kind: made.append(kind) or adapter(kind))
+    _records._entry_adapter.cache_clear()
+    _store.write(path, SILICON, [entry(tokens=tokens) for tokens in range(1, 9)])
+    assert len(_store.read(path, SILICON).entries) == len(_store.read(path, SILICON).entries) == 8
+    assert made == [tuned.Entry]
 
 
 def test_the_same_signature_again_replaces_the_older_choice(path):
