@@ -25,7 +25,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 OUTPUT, ANSWER, NOW = "output.txt", "answer.json", "now.txt"
 MORE_BYTES = 4 << 30  # of data that one run may allocate: an endless loop must not take the machine's memory

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from soak.concurrency import PART, ROUNDS, disk_figure, figure, rounds_figure
 from soak.concurrency_children import pool
@@ -60,6 +62,7 @@ def test_work_that_is_done_twice_without_turns_is_reported(executor, plant):
     assert any(" times: " in one for one in executor.submit(plant, "0").result())
 
 
+HOME = Path("/home")
 SAID = "error: store /home/s.sqlite could not be written (disk I/O error). Free disk space or make it writable."
 
 
@@ -74,14 +77,14 @@ SAID = "error: store /home/s.sqlite could not be written (disk I/O error). Free 
     ],
 )
 def test_an_error_that_lacks_something_is_reported(tmp_path, said, fault):
-    (found,) = disks.told_well(_home("/home"), Ended(0, (), Answer(3, said), 0.0), disks.FAILS)
+    (found,) = disks.told_well(HOME, Ended(0, (), Answer(3, said), 0.0), disks.FAILS)
     assert found.startswith(fault)
-    assert not disks.told_well(_home("/home"), Ended(0, (), Answer(3, SAID), 0.0), disks.FAILS)
+    assert not disks.told_well(HOME, Ended(0, (), Answer(3, SAID), 0.0), disks.FAILS)
 
 
 @pytest.mark.parametrize("code", [0, 1, 70])
 def test_a_run_that_says_nothing_of_its_disk_is_reported(code):
-    (found,) = disks.told_well(_home("/home"), Ended(0, (), Answer(code, SAID), 0.0), disks.FAILS)
+    (found,) = disks.told_well(HOME, Ended(0, (), Answer(code, SAID), 0.0), disks.FAILS)
     assert found.startswith("ended with 0: Answer(code=")
 
 
@@ -95,9 +98,3 @@ def test_what_could_not_be_shown_does_not_count_as_passed():
     assert disk_figure("n", "a", iter([None, []]), 0).status == "not shown"
     assert disk_figure("n", "a", iter([[], []]), 0).status == "ok"
     assert disk_figure("n", "a", iter([None, ["fault"]]), 0).status == "failed"
-
-
-def _home(path):
-    from pathlib import Path
-
-    return Path(path)

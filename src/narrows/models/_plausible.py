@@ -64,8 +64,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except FileError as fault:  # of the plug-in, which knows names only
-        where = "" if str(path) in str(fault) else f"{path}: "
-        raise FileError(f"{where}{shown(fault, 2 * REASON)}") from fault
+        raise FileError(_with_folder(path, shown(fault, 2 * REASON))) from fault
     except NarrowsError:
         raise
     except Exception as fault:
@@ -75,6 +74,10 @@ def reading(path: Path) -> Iterator[None]:
             ) from fault
         reason = " ".join(str(fault)[: 2 * REASON].split())
         raise FileError(f"{path} could not be loaded by transformers: {shown(reason, REASON)}") from fault
+
+
+def _with_folder(path: Path, text: str) -> str:
+    return text if str(path) in text else f"{path}: {text}"
 
 
 def _compressed(config: Mapping[str, Any]) -> tuple[str, ...]:
