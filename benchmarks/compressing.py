@@ -79,7 +79,15 @@ def compressed(arguments: list[str], began: float) -> tuple[int, object, str, di
         child.wait()
         tables.seek(0)
         said = tables.read().strip()
-    return child.returncode, json.loads(said) if said else {}, without_folders(last), steps
+    return child.returncode, parsed(said), without_folders(last), steps
+
+
+def parsed(said: str) -> object:
+    """Return the tables, or what was printed where that is no JSON: a library may print to the same stream."""
+    try:
+        return json.loads(said) if said else {}
+    except ValueError:
+        return said
 
 
 def without_folders(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,9 +37,10 @@ class Cover:
         """Return the tests for a mutant, with their limits in seconds, in the order in which they should run.
 
         First those that run its lines, the fastest first; then the others of the same files, which may depend on
-        what an earlier test left behind; none where no test runs its lines.
+        what an earlier test left behind. Where no test is seen to run its lines, as under `torch.compile`, those
+        that run anything of its file.
         """
-        running = [name for name, test in self.tests.items() if _runs(test["lines"], mutant)]
+        running = self._running(mutant.file, mutant.lines) or self._running(mutant.file, None)
         files = {_file(name) for name in running}
         others = [name for name in self.tests if _file(name) in files and name not in running]
         return self._limits_s([*self._fastest(running), *self._fastest(others)])
@@ -54,6 +56,15 @@ class Cover:
 
     def _limits_s(self, names: Iterable[str]) -> dict[str, float]:
         return {name: GRACE_S + SLOWER * self.tests[name]["seconds"] for name in names}
+
+    def _running(self, file: str, lines: tuple[int, int] | None) -> list[str]:
+        """Return the tests that run any of these lines of a file; None: any of its functions."""
+        first, last = lines or (0, sys.maxsize)
+        return [
+            name
+            for name, test in self.tests.items()
+            if any(first <= line <= last for line in test["lines"].get(file, ()))
+        ]
 
     def _fastest(self, names: Iterable[str]) -> list[str]:
         return sorted(names, key=lambda name: (self.tests[name]["seconds"], name))
@@ -89,14 +100,6 @@ def state(root: Path) -> str:
     for path in sorted(path for folder in ("src", "tests") for path in (root / folder).rglob("*.py")):
         digest.update(f"{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def _runs(lines: dict[str, list[int]], mutant: Mutant) -> bool:
-    run = lines.get(mutant.file, [])
-    if mutant.lines is None:
-        return bool(run)
-    first, last = mutant.lines
-    return any(first <= line <= last for line in run)
 
 
 def _file(test: str) -> str:

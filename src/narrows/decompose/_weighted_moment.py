@@ -91,10 +91,6 @@ class Moment:
         product = self.matrix @ x_NK
         return product.mul_(1 - self.share).add_(x_NK, alpha=self.share * self.mean)
 
-    def diagonal(self) -> torch.Tensor:
-        """Return the diagonal of the shrunk moment, (N,)."""
-        return (1 - self.share) * self.matrix.diagonal() + self.share * self.mean
-
     def root(self) -> Root:
         """Return L with L L^T = the shrunk moment.
 
