@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import FrameType
 
@@ -92,6 +92,7 @@ class Traced:
     def pytest_sessionstart(self) -> None:
         """Begin."""
         if self._prefix:
+            _hide_from_compilers(Traced._enter, Traced._step)
             threading.settrace(self._enter)
             sys.settrace(self._enter)
 
@@ -185,6 +186,16 @@ def _limit(name: str, seconds: float, now: Path) -> None:
     ):
         signal.signal(number, signal.SIG_DFL)
         signal.setitimer(timer, factor * seconds)
+
+
+def _hide_from_compilers(*functions: Callable[..., Any]) -> None:
+    """Keep `torch.compile` off these: it would look at every one of their millions of calls (730 s for one of 1 s)."""
+    if "torch._dynamo" not in sys.modules:
+        return
+    from torch._dynamo.eval_frame import skip_code
+
+    for function in functions:
+        skip_code(function.__code__)
 
 
 def _forget_results() -> None:

@@ -13,6 +13,7 @@ The tree lies in the working folder. narrows is imported in the forked process o
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -27,6 +28,7 @@ from typing import Any, NoReturn
 
 import psutil  # type: ignore[import-untyped]
 
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 OUTPUT, ANSWER, NOW = "output.txt", "answer.json", "now.txt"
 MORE_BYTES = 4 << 30  # of data that one run may allocate: an endless loop must not take the machine's memory
 
@@ -73,6 +75,7 @@ def _work(task: dict[str, Any]) -> NoReturn:
     """Run one task in this process and end it."""
     try:
         os.setsid()
+        ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
         _redirect()
         _limit_memory()
         answer = {"cover": _cover, "test": _test}[task["do"]](task)

@@ -96,20 +96,28 @@ class Pool:
     def __init__(self, tree: Path, slots: Sequence[Slot]) -> None:
         """Take the copy and slots."""
         self.tree = tree
-        self._number = len(slots)
+        self._slots = slots
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)
 
     def answers(self, tasks: Sequence[tuple[Task, Mapping[str, str]]]) -> Iterator[tuple[int, Task]]:
         """Yield index and answer of every task with the files planted for it, as they come."""
-        with ThreadPoolExecutor(self._number) as threads:
-            places = {threads.submit(self._answer, *task): index for index, task in enumerate(tasks)}
-            try:
-                for future in as_completed(places):
-                    yield places[future], future.result()
-            finally:
-                threads.shutdown(cancel_futures=True)
+        threads = ThreadPoolExecutor(len(self._slots))
+        places = {threads.submit(self._answer, *task): index for index, task in enumerate(tasks)}
+        try:
+            for future in as_completed(places):
+                yield places[future], future.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            self.end()  # or a thread would wait for its server's answer
+            raise
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def end(self) -> None:
+        """End all servers."""
+        for slot in self._slots:
+            slot.end()
 
     def _answer(self, task: Task, planted: Mapping[str, str]) -> Task:
         slot = self._free.get()
@@ -130,12 +138,11 @@ def pool(root: Path, jobs: int, *, preloaded: Sequence[str] = PRELOADED) -> Iter
         tree = Path(folder).resolve() / "tree"
         _copy(root, tree)
         trees = [shutil.copytree(tree, tree.with_name(str(n))) for n in range(jobs)]
-        slots = [Slot(tree, preloaded) for tree in trees]
+        made = Pool(tree, [Slot(tree, preloaded) for tree in trees])
         try:
-            yield Pool(tree, slots)
+            yield made
         finally:
-            for slot in slots:
-                slot.end()
+            made.end()
 
 
 def _copy(root: Path, tree: Path) -> None:

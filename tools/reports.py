@@ -18,6 +18,7 @@ PAGES = ("bench-cpu", "bench-h200")  # the default experiment: also as a page wi
 CHECKS = {  # models: the checks that stand side by side
     "smollm2-h200": ("smollm2-keep-0.9-h200", "smollm2-keep-0.8-h200", "smollm2-keep-0.7-h200"),
     "smollm2-cpu": ("smollm2-check-cpu",),
+    "smollm2-int8-cpu": ("smollm2-int8-check-cpu",),
     "minilm-cpu": ("minilm-check-cpu",),
     "wide-h200": ("wide-check-h200",),
 }

@@ -86,3 +86,13 @@ def test_a_file_that_is_no_array_of_numbers_is_refused_with_why(tmp_path, case):
 
     with pytest.raises(FileError, match=rf"x\.npy is not a complete \.npy file of numbers: .*{text}"):
         read_tensor(tmp_path / "x.npy", "")
+
+
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00"])
+def test_a_header_of_ten_thousand_bytes_is_read_and_a_longer_one_is_not(tmp_path, version):
+    path = tmp_path / "x.npy"
+    path.write_bytes(with_header(header()[:-1].ljust(9_999) + "\n", version))
+    assert torch.equal(read_tensor(path, ""), torch.from_numpy(ARRAY))
+    path.write_bytes(with_header(header()[:-1].ljust(10_000) + "\n", version))
+    with pytest.raises(FileError, match="its header tells of 10001 bytes of itself"):
+        read_tensor(path, "")

@@ -239,3 +239,11 @@ def test_each_wrong_operand_of_attention_is_named(text):
     operands, error = WRONG_ATTENTION[text]
     with pytest.raises(error, match=text):
         narrows.attention(*operands, scale=0.3)
+
+
+def test_a_y_of_another_dtype_or_without_values_is_named():
+    x, v = torch.ones(5, 6), torch.ones(2, 5, 2)
+    with pytest.raises(DtypeError, match=r"y is torch\.float64 and factors\.b is torch\.float32"):
+        narrows.attention(x, (A, B_), v, y=torch.ones(5, 6).double(), scale=1.0)
+    with pytest.raises(DeviceError, match=r"y is on meta and factors\.b is on cpu"):
+        narrows.attention(x, (A, B_), v, y=torch.ones(5, 6, device="meta"), scale=1.0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import narrows
-from narrows import Factors
-from narrows.ops import _attention_gradients, _linear_choice
+from narrows import Factors, Problem
+from narrows.ops import _attention_gradients, _bilinear_choice, _linear_choice, _ready
 from narrows.ops._bilinear_choice import _is_batched
 
 
@@ -38,6 +40,65 @@ def test_a_named_implementation_is_asked_about_the_sizes_of_every_member(monkeyp
     members = [Factors(torch.zeros(3, 12), torch.zeros(3, 5)), Factors(torch.zeros(4, 3, 12), torch.zeros(4, 3, 17))]
     _linear_choice.linear_kernel("two", torch.zeros(2, 7, 12), [f.a for f in members], [f.b for f in members])
     assert asked == [(14, 12, 5, 1), (14, 12, 17, 4)]
+
+
+@pytest.mark.parametrize(("y", "others"), [(None, None), ((5, 8, 10), 40)])
+@pytest.mark.parametrize(("heads", "number"), [((), 1), ((4,), 4)])
+def test_a_named_bilinear_implementation_is_asked_about_the_sizes_of_its_call(monkeypatch, heads, number, y, others):
+    asked, kernel = [], _bilinear_choice.kernel
+
+    def recorded(kind, impl, problem):
+        asked.append(problem)
+        return kernel(kind, impl, problem)
+
+    monkeypatch.setattr(_bilinear_choice, "kernel", recorded)
+    _bilinear_choice._named.cache_clear()
+    x, a, b = torch.zeros(2, 1, 7, 12), torch.zeros(*heads, 3, 12), torch.zeros(*heads, 3, 10 if y else 12)
+    _bilinear_choice.named_kernel("three", x, a, b, None if y is None else torch.zeros(y))
+    assert asked == [
+        Problem("bilinear", 14, 12, b.shape[-1], other_tokens=others, heads=number, dtype="float32", device="cpu")
+    ]
+
+
+class FunctionMode(TorchFunctionMode):
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+class DispatchMode(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+WATCHERS = {
+    "a mode of functions": FunctionMode,
+    "a mode of operations": DispatchMode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "forward gradients": torch.autograd.forward_ad.dual_level,
+}
+
+
+@pytest.fixture
+def on_a_device(monkeypatch):
+    monkeypatch.setattr(_ready, "_is_on_device", lambda _: True)
+    monkeypatch.setattr(_ready, "_is_capturing", lambda: False)
+
+
+@pytest.mark.usefixtures("on_a_device")
+@pytest.mark.parametrize("watcher", WATCHERS.values(), ids=WATCHERS)
+def test_a_call_that_anything_watches_is_not_plain(watcher):
+    operands = [torch.zeros(3, 3) for _ in range(3)]
+    assert _ready.is_plain(*operands)
+    with watcher():
+        assert not _ready.is_plain(*operands)
+    assert _ready.is_plain(*operands)
+
+
+@pytest.mark.usefixtures("on_a_device")
+def test_a_call_inside_a_transform_is_not_plain():
+    found = []
+    torch.vmap(lambda x: found.append(_ready.is_plain(x, torch.zeros(3, 3))) or x)(torch.zeros(2, 3, 3))
+    assert found == [False]
 
 
 class Untouched:

@@ -48,6 +48,13 @@ def test_gradients_with_every_part_are_the_finite_differences(activation, heads)
     assert gradgradcheck(linear_op, arguments)
 
 
+@pytest.mark.parametrize("bias", [None, leaf(3)], ids=["no bias", "bias"])
+@pytest.mark.parametrize("middle_bias", [None, leaf(2)], ids=["no middle bias", "middle bias"])
+def test_gradients_of_an_activation_are_right_whatever_is_left_out(bias, middle_bias):
+    x, a, b, *_ = everything("silu")
+    assert gradcheck(linear_op, (x, a, b, bias, middle_bias, None, "silu", "auto"))
+
+
 @pytest.mark.parametrize("position", range(6))
 def test_each_operand_alone_gets_the_gradient_it_gets_among_all(position):
     arguments = everything("silu")

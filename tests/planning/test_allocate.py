@@ -289,3 +289,9 @@ def test_a_speedup_without_times_is_refused():
         chosen([layer("a", dense(10, 5.0))], speedup=1.2)
     with pytest.raises(InputError, match="1 dense layers have none .the first is 'a'"):
         chosen([layer("a", dense(10))], other_ns=1.0, speedup=1.2)
+
+
+def test_a_speedup_that_only_no_time_at_all_would_reach_is_refused():
+    options = [layer("a", dense(10, 2.0), pivot(1, 5, 0.1, 1.0, is_faster=True))]
+    with pytest.raises(BudgetError, match="No choice meets speedup=3. The largest speedup is 2:"):
+        chosen(options, other_ns=0.0, speedup=3.0)

@@ -57,6 +57,14 @@ def test_the_choice_is_the_best_of_all_that_keep_every_limit(problem):
     assert problem.damage[picks].sum() == problem.damage[choices[fits]].sum(1).min()
 
 
+def test_a_gap_holds_so_many_options_or_all():
+    relaxed = _allocate_relax.relax(scattered(1))
+    beyond = np.sort(relaxed.excess)[20:]  # each of 20 layers has one that is cheapest
+    assert relaxed.gap_of(0) == beyond[0]
+    assert relaxed.gap_of(139) == beyond[139]
+    assert relaxed.gap_of(140) == np.inf
+
+
 def test_prices_are_moved_both_ways_in_every_combination():
     found = _allocate_relax._around(np.array([2.0, 0.0]), np.array([10.0, 5.0])).tolist()
     assert found[:2] == [[2.0, 0.0], [0.0, 0.0]]

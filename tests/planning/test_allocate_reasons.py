@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from narrows.planning._allocate_reasons import listed
 from planning.layers import ON_A_BUSY_MACHINE, chosen, dense, large_model, layer, pivot
 
 
@@ -55,6 +56,20 @@ def test_several_limits_are_named_with_what_each_gains_or_loses():
     why = reasons(options, other_ns=0.0, keep=0.7, speedup=1.2)
     assert any("saves 10 % of its numbers and 50 % of its time" in one for one in why)
     assert any("saves 60 % of its numbers and costs 10 % more time" in one for one in why)
+
+
+def test_what_neither_grows_nor_shrinks_is_not_named():
+    same = pivot(2, 100, 0.2, 50.0, is_faster=True)
+    small = pivot(1, 40, 0.1, 100.0, is_faster=False)
+    options = [layer("a", dense(100, 100.0), same), layer("b", dense(100, 100.0), small)]
+    why = reasons(options, other_ns=0.0, keep=0.7, speedup=1.2)
+    assert why[0].startswith("Pivot 2 saves 50 % of its time for 0.2 nats")
+    assert why[1].startswith("Pivot 1 saves 60 % of its numbers for 0.1 nats")
+
+
+@pytest.mark.parametrize(("parts", "text"), [("a", "a"), ("ab", "a and b"), ("abcd", "a, b, c and d")])
+def test_parts_are_listed_with_an_and_before_the_last(parts, text):
+    assert listed(list(parts)) == text
 
 
 def test_a_budget_that_changes_nothing_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -186,6 +187,8 @@ def test_between_two_lengths_dense_stays_when_no_rank_wins_at_both():
 
     assert (gap.tokens_from, gap.tokens_to, gap.rank) == (65, 127, None)
     assert "(T=64: rank 64; T=128: rank 128)" in gap.reasons[0]
+    assert (gap.error, gap.speedup, gap.speedup_low, gap.speedup_high) == (0.0, 1.0, 1.0, 1.0)
+    assert (gap.time_ns, gap.dense_ns, gap.bytes) == (None, None, 4 * 4096 * 4096)
 
 
 def test_between_two_lengths_no_common_rank_and_no_dense_is_infeasible():
@@ -282,3 +285,10 @@ def test_a_measured_length_alone_is_decided_as_in_the_whole_plan():
         choice = only(choose(report, tokens=tokens))
         assert (choice.tokens_from, choice.tokens_to) == (tokens, tokens)
         assert choice in whole
+
+
+def test_where_dense_stays_the_fastest_of_the_admitted_ranks_is_named():
+    choice = only(choose(report_of({64: 0.7, 128: 0.9, 256: 0.5})))
+
+    assert choice.rank is None
+    assert re.search(r"beyond doubt: the best, rank 128 \(two\), gives 0\.9", choice.reasons[0])

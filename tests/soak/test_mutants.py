@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import shutil
 import sys
 
+import psutil
 import pytest
-from soak.mutants_cover import cover
+from soak.mutants_cover import Cover, cover
 from soak.mutants_edits import edits
 from soak.mutants_kernels import commented, planted
 from soak.mutants_run import run
@@ -86,6 +88,37 @@ def test_a_mutant_whose_lines_no_test_runs_is_not_killed(slots):
     assert (found.outcome, found.is_killed) == ("no tests", False)
 
 
+@pytest.fixture
+def small_tree(tmp_path):
+    """Return a tree of one module and two tests, of which one never ends."""
+    shutil.copytree(mutants.ROOT / "soak", tmp_path / "soak")
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "src" / "narrows").mkdir(parents=True)
+    (tmp_path / LOCATE).parent.mkdir()
+    (tmp_path / LOCATE).write_text("")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_x.py").write_text("def test_ends(): pass\ndef test_hangs():\n    while True: pass\n")
+    return tmp_path
+
+
+def test_a_run_that_is_stopped_ends_its_servers_and_what_they_run(small_tree):
+    with pool(small_tree, 1, preloaded=()) as own:
+        mutant = commented(own.tree, LOCATE)
+        running = run(
+            own,
+            [(mutant, {f"tests/test_x.py::test_{name}": 60.0}) for name in ("ends", "hangs")],
+            state="",
+            record=None,
+        )
+        assert next(running).outcome == "survived"
+        server = psutil.Process(own._slots[0]._server.pid)
+        while not (children := server.children()):
+            pass
+        running.close()
+        assert not server.is_running()
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Triton's interpreter runs on Linux")
 def test_a_wrong_kernel_is_caught_and_one_with_a_comment_more_is_not(slots):
     wrong = next(one.mutant for one in planted(slots.tree) if one.mutant.name == "backward: dQ is written over dP")
@@ -100,6 +133,16 @@ def test_every_wrong_kernel_is_a_change_of_its_source_that_python_reads():
         ast.parse(one.mutant.text)
         assert one.mutant.text != (mutants.ROOT / one.mutant.file).read_text()
         assert all((mutants.ROOT / file).exists() for file in one.tests)
+
+
+def test_tests_that_run_the_line_come_first_and_where_none_is_seen_to_those_of_the_file_are_taken():
+    timed = {"a.py::slow": (2.0, [5]), "a.py::fast": (1.0, [5]), "a.py::other": (0.1, [9]), "b.py::far": (0.2, [9])}
+    held = Cover({name: {"seconds": seconds, "lines": {LOCATE: run}} for name, (seconds, run) in timed.items()}, {})
+    mutant = commented(mutants.ROOT, LOCATE)
+    assert list(held.of(dataclasses.replace(mutant, lines=(4, 6)))) == ["a.py::fast", "a.py::slow", "a.py::other"]
+    assert list(held.of(dataclasses.replace(mutant, lines=(7, 8))))[:2] == ["a.py::other", "b.py::far"]
+    assert list(held.of(dataclasses.replace(mutant, file="src/narrows/nothing.py"))) == []
+    assert held.within(("a.py",), ("other",)) == {"a.py::fast": 13.0, "a.py::slow": 23.0}
 
 
 class Counted:
