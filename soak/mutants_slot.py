@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import TYPE_CHECKING, Any
@@ -58,19 +58,29 @@ class Slot:
             RuntimeError: the task could not be done.
         """
         with self._planted(planted):
-            assert self._server.stdin is not None
-            assert self._server.stdout is not None
-            print(json.dumps(task), file=self._server.stdin, flush=True)
-            line = self._server.stdout.readline()
-        found: Task = json.loads(line) if line else {"outcome": "error", "why": (self._tree / "server.txt").read_text()}
+            line = self._asked(json.dumps(task))
+        if not line:
+            raise RuntimeError(
+                f"the server ended with {self._server.wait()}: {(self._tree / 'server.txt').read_text()}"
+            )
+        found: Task = json.loads(line)
         if found.get("outcome") == "error":
             raise RuntimeError(f"the tests could not be run: {found['why']}")
         return found
 
+    def _asked(self, task: str) -> str:
+        """Return the server's line; "" where it has ended."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        with suppress(BrokenPipeError):
+            print(task, file=self._server.stdin, flush=True)
+            return self._server.stdout.readline()
+        return ""
+
     def end(self) -> None:
         """End the server."""
         self._server.kill()  # it holds nothing, and would take seconds to unload PyTorch
-        with self._server:
+        with suppress(BrokenPipeError), self._server:  # closes its pipes, whatever they hold
             pass
         self._log.close()
 
