@@ -160,3 +160,17 @@ def test_a_folder_that_is_there_stays_and_nothing_is_forced(tmp_path, monkeypatc
     monkeypatch.setattr(_atomic, "_sync_folder", lambda folder: pytest.fail(f"{folder} was forced to disk"))
     make_folder(tmp_path)
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_two_that_write_one_file_at_once_leave_each_others_halves_alone(tmp_path, monkeypatch):
+    target, fsync = tmp_path / "file", os.fsync
+
+    def interrupted(file):
+        monkeypatch.setattr(os, "fsync", fsync)
+        write(target, "inner")
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    write(target, "outer")
+    assert target.read_text() == "outer"
+    assert list(tmp_path.iterdir()) == [target]
