@@ -140,6 +140,15 @@ def test_heads_of_few_tokens_have_no_directions_to_lose():
     assert error_of(made, maps) < 1e-7
 
 
+def test_features_beyond_what_the_tokens_span_are_empty():
+    """Their moments are what rounding leaves of a zero, 1e-16 of the largest: an inverse of that would be 1e8."""
+    made = heads(tokens=3, width=12)
+    maps = query_key(made.summed, made.key_moments).at(12)
+    assert maps.query[:, :3].abs().amax() > 0.1
+    assert maps.query[:, 3:].abs().amax() < 1e-5
+    assert maps.key[:, 3:].abs().amax() < 1e-5
+
+
 def test_silent_heads_give_zeros():
     maps = query_key(torch.zeros(1, 4, 4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)[None]).at(2)
     assert maps.error == 0

@@ -8,7 +8,7 @@ import torch
 
 from narrows import Budget, factorize
 from narrows.decompose._operands import Scaled
-from narrows.decompose._randomized import randomized
+from narrows.decompose._randomized import _spectral_bound, randomized
 from narrows.errors import InputError
 from narrows.testing import gallery, optimal_tail, svd_tolerance
 
@@ -62,6 +62,17 @@ def test_a_poor_sketch_says_that_it_is_poor(monkeypatch):
     ratio = error_of(weight, spectrum) / optimal_tail(SPECTRA["slow"], 12)
     assert ratio > 1.03
     assert spectrum.distance >= ratio
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("rank", [1, 12])
+def test_the_bound_of_the_largest_value_that_is_left_is_above_it_and_near_it(name, rank):
+    largest = float(SPECTRA[name][rank])
+    for seed in range(4):
+        weight = with_spectrum(SPECTRA[name], seed)
+        kept = torch.linalg.svd(weight, full_matrices=False).Vh[:rank].mT
+        bound = float(_spectral_bound(weight, kept, torch.Generator().manual_seed(seed)))
+        assert largest <= bound <= 1.25 * largest
 
 
 def test_the_certificate_gives_the_error_of_every_smaller_rank():

@@ -106,6 +106,20 @@ def test_a_new_folder_that_another_process_takes_for_a_leftover_is_made_again(tm
     assert len(made) == 2
 
 
+def test_a_new_folder_that_cannot_be_opened_is_removed_and_the_reason_is_told(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refused(path, *options, **named):
+        if str(path).endswith(_folder.NEW):
+            raise OSError(errno.EIO, "Input/output error")
+        return opened(path, *options, **named)
+
+    monkeypatch.setattr(_folder.os, "open", refused)
+    with pytest.raises(ResourceError, match=r"out was not written: Input/output error\. Its disk fails"):
+        fill(tmp_path / "out", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_another_process_makes_at_the_same_moment_is_replaced(tmp_path, monkeypatch):
     target, rename = tmp_path / "out", Path.rename
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -9,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import narrows
 from narrows import Factors, Problem
+from narrows.kernels import Epilogue
 from narrows.ops import _attention_gradients, _bilinear_choice, _linear_choice, _ready
 from narrows.ops._bilinear_choice import _is_batched
 
@@ -58,6 +61,27 @@ def test_a_named_bilinear_implementation_is_asked_about_the_sizes_of_its_call(mo
     assert asked == [
         Problem("bilinear", 14, 12, b.shape[-1], other_tokens=others, heads=number, dtype="float32", device="cpu")
     ]
+
+
+class OnDevice(torch.Tensor):
+    is_cuda = True
+
+
+@pytest.mark.parametrize(("of_graphs", "expected"), [("others", ["others", "others"]), ("the same", [])])
+def test_what_a_captured_call_runs_is_run_once_before_where_a_plain_one_runs_another(monkeypatch, of_graphs, expected):
+    ran = []
+    own = SimpleNamespace(run_with=lambda sizes, *_, **__: ran.append(sizes))
+
+    def own_kernel(*operands):
+        return own, of_graphs if operands[5:] == ("graph",) else "the same"
+
+    monkeypatch.setattr(_bilinear_choice, "own_kernel", own_kernel)
+    monkeypatch.setattr(_bilinear_choice, "_prepared", set())
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    x, factors = torch.zeros(7, 12).as_subclass(OnDevice), Factors(torch.zeros(3, 12), torch.zeros(3, 12))
+    for softcap in (None, 2.0, None):
+        _bilinear_choice.prepare_capture("auto", x, factors, None, Epilogue(softcap=softcap))
+    assert ran == expected
 
 
 class FunctionMode(TorchFunctionMode):

@@ -6,6 +6,7 @@ import torch
 import narrows
 from narrows import Factors
 from narrows.errors import DeviceError, DtypeError, InputError, RankError, ShapeError
+from narrows.ops import bilinear_planned, linear_planned
 
 SQUARE = Factors(torch.ones(3, 12), torch.ones(3, 12))
 WIDE = Factors(torch.ones(3, 12), torch.ones(3, 10))
@@ -91,6 +92,18 @@ def test_bias_and_mask_and_y_have_their_sizes():
     for shape in ((6, 7), (2, 7, 7), (7, 6)):
         with pytest.raises(ShapeError, match=r"mask \(.*\) does not broadcast to the scores \(7, 7\)"):
             narrows.bilinear(X, SQUARE, mask=torch.ones(shape))
+
+
+def test_compiled_code_with_a_plan_names_a_wrong_operand(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    given, table = (SQUARE.a, SQUARE.b), [1, 8, 2]
+    wrong = r"x \(7, 11\) has 11 features .*factors \(3, 12\) have D=12"
+    with pytest.raises(ShapeError, match=wrong):
+        linear_planned(torch.ones(7, 11), *given, None, table)
+    with pytest.raises(ShapeError, match=wrong):
+        bilinear_planned(torch.ones(7, 11), *given, None, None, None, table)
+    with pytest.raises(ShapeError, match=r"mask \(6, 7\) does not broadcast to the scores \(7, 7\)"):
+        bilinear_planned(X, *given, None, None, torch.ones(6, 7), table)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

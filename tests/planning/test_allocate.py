@@ -295,3 +295,10 @@ def test_a_speedup_that_only_no_time_at_all_would_reach_is_refused():
     options = [layer("a", dense(10, 2.0), pivot(1, 5, 0.1, 1.0, is_faster=True))]
     with pytest.raises(BudgetError, match="No choice meets speedup=3. The largest speedup is 2:"):
         chosen(options, other_ns=0.0, speedup=3.0)
+
+
+def test_a_speedup_that_not_even_the_least_counted_time_reaches_is_refused():
+    least = 2.0**-49  # ns: where dense takes 1 ns, times are counted in this
+    options = [layer("a", dense(10, 1.0), pivot(1, 5, 0.1, least, is_faster=True))]
+    with pytest.raises(BudgetError, match=r"No choice meets speedup=1e\+15\. The largest speedup is 5\.6\d+e\+14:"):
+        chosen(options, other_ns=0.0, speedup=1e15)

@@ -176,6 +176,19 @@ def test_the_search_keeps_few_partial_choices(monkeypatch, num_limits):
     assert sum(kept) == pytest.approx(COUNTED[num_limits], rel=0.1)  # another solver's last digits move a few
 
 
+def test_the_relaxation_of_hundreds_of_layers_is_solved_once(monkeypatch):
+    """Its first unit of damage fits the solver; nothing but a second solution shows that one does not."""
+    solved, program = [], _allocate_relax._linear_program
+
+    def counted(problem, damage):
+        solved.append(program(problem, damage))
+        return solved[-1]
+
+    monkeypatch.setattr(_allocate_relax, "_linear_program", counted)
+    assert _allocate_relax.relax(proportional(300)) is not None
+    assert len(solved) == 1
+
+
 def test_a_first_search_that_drops_most_does_not_change_the_answer(monkeypatch):
     problem = proportional(10)
     wide = solve(problem).picks

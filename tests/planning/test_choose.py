@@ -161,6 +161,13 @@ def test_bytes_and_error_together_can_leave_dense_the_nearest():
     assert no.value.nearest.rank is None
 
 
+def test_dense_is_nearest_to_a_speedup_where_every_rank_is_slower():
+    with pytest.raises(BudgetError, match="min_speedup=1.5 at T=64. Nearest: dense, 1.00x") as no:
+        choose(report_of({64: 0.7, 128: 0.8, 256: 0.9}), Budget(min_speedup=1.5))
+
+    assert no.value.nearest.rank is None
+
+
 def test_between_two_lengths_a_rank_must_win_at_both():
     def speedup(tokens: int, rank: int) -> float:
         return {(64, 64): 0.8, (64, 128): 1.2, (64, 256): 1.1, (128, 64): 4.0, (128, 128): 2.0, (128, 256): 1.5}[
