@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from soak.concurrency import PART, ROUNDS, disk_figure, figure, rounds_figure
-from soak.concurrency_children import pool
-from soak.concurrency_models import base_made
-from soak.crashes_child import Answer, Ended
-
-from soak import concurrency_canaries as canaries
-from soak import concurrency_disks as disks
+from soak.concurrency import canaries, disks
+from soak.concurrency.children import pool
+from soak.concurrency.models import base_made
+from soak.concurrency.part import PART, ROUNDS, disk_figure, figure, rounds_figure
+from soak.crashes.child import Answer, Ended
 
 SEED = 11
 

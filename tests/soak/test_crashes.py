@@ -5,18 +5,17 @@ from __future__ import annotations
 import ast
 
 import pytest
-from soak.crashes_calls import has_strace, parsed
-from soak.crashes_canary import WRONG, order_of, torn_kill
-from soak.crashes_child import KEPT, Answer, Ended
-from soak.crashes_cycle import Whole, left_well, made_up_for
-from soak.crashes_full import needing_room, refused_well, rooms
-from soak.crashes_measure import PREVIOUS, REPORT, STORE, Measure
-from soak.crashes_order import unforced
-from soak.crashes_pool import Pool
-from soak.crashes_process import Stopped
-from soak.crashes_stops import ctrl_c_faults
-
-from soak import crashes
+from soak.crashes import part as crashes
+from soak.crashes.calls import has_strace, parsed
+from soak.crashes.canary import WRONG, order_of, torn_kill
+from soak.crashes.child import KEPT, Answer, Ended
+from soak.crashes.cycle import Whole, left_well, made_up_for
+from soak.crashes.full import needing_room, refused_well, rooms
+from soak.crashes.measure import PREVIOUS, REPORT, STORE, Measure
+from soak.crashes.order import unforced
+from soak.crashes.pool import Pool
+from soak.crashes.process import Stopped
+from soak.crashes.stops import ctrl_c_faults
 
 SEED = 1
 needs_strace = pytest.mark.skipif(not has_strace(), reason="not shown: strace is not installed")

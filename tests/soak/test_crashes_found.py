@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from soak.crashes_case import temporary
-from soak.crashes_measure import STORE, Here
+from soak.crashes.case import temporary
+from soak.crashes.measure import STORE, Here
 
 from bench.experiments import small
 from kernels.tuned.records import SILICON, entry

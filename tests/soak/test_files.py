@@ -15,15 +15,17 @@ import time
 from random import Random
 
 import pytest
-from soak.files_change import OUTSIDE
-from soak.files_json import VALUES, changed_json
-from soak.files_names import complaints, drawn, line_complaints, page_complaints, sheet_complaints
-from soak.files_run import Case, Run
-from soak.files_sqlite import row_bytes
-from soak.files_subject import Subject
+from soak.files import part as files
+from soak.files import run as files_run
+from soak.files import scan
+from soak.files.change import OUTSIDE
+from soak.files.json import VALUES, changed_json
+from soak.files.names import complaints, drawn, line_complaints, page_complaints, sheet_complaints
+from soak.files.run import Case, Run
+from soak.files.sqlite import row_bytes
+from soak.files.subject import Subject
 
 from narrows.errors import FileError
-from soak import files, files_run, files_scan
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="not shown: needs Linux")
 SCALE = 0.0003  # 30 of 100,000 changed files, 3 of 10,000 bits
@@ -191,7 +193,7 @@ def test_a_fault_fails_its_figure_with_the_command_that_repeats_it_and_keeps_the
     figure = files.flipped(run, run.subjects["toy"], "toy.txt", 0.02, 1)
 
     assert (figure.status, figure.count) == ("failed", 11)
-    assert "python -m soak.files_repeat toy" in figure.details[0]
+    assert "python -m soak.files.repeat toy" in figure.details[0]
     assert "--seed 7 --file toy.txt" in figure.details[0]
     kept = min((tmp_path / "kept").iterdir())
     assert (kept / "toy.txt").read_bytes() != run.subjects["toy"].files["toy.txt"]
@@ -202,7 +204,7 @@ def test_a_fault_fails_its_figure_with_the_command_that_repeats_it_and_keeps_the
 def test_nothing_is_seen_of_a_folders_own_files_and_of_libraries(tmp_path):
     script = (
         "import sys, pathlib\n"
-        "from soak.files_watch import Watch\n"
+        "from soak.files.watch import Watch\n"
         "folder, outside = (pathlib.Path(sys.argv[1]) / name for name in ('folder', 'outside'))\n"
         "folder.mkdir(), outside.mkdir()\n"
         "watch = Watch(outside)\n"
@@ -246,7 +248,7 @@ def test_the_rows_of_a_database_are_found_to_the_byte(tmp_path):
 
 
 def test_nothing_in_the_source_reads_what_could_run(root):
-    assert files_scan.findings(root / "src" / "narrows") == []
+    assert scan.findings(root / "src" / "narrows") == []
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_nothing_in_the_source_reads_what_could_run(root):
 def test_the_scan_finds_each_way_to_run_what_a_file_holds(tmp_path, line, what):
     (tmp_path / "planted.py").write_text(f"x = 1\n{line}\n")
 
-    assert what in {one.what for one in files_scan.findings(tmp_path)}
+    assert what in {one.what for one in scan.findings(tmp_path)}
 
 
 def test_the_scan_passes_what_is_safe(tmp_path):
@@ -285,7 +287,7 @@ def test_the_scan_passes_what_is_safe(tmp_path):
         "np.load('x', allow_pickle=False)\nload(b'')\nre.compile('x')\nmodel.eval()\nf(trust_remote_code=False)\n"
     )
 
-    assert files_scan.findings(tmp_path) == []
+    assert scan.findings(tmp_path) == []
 
 
 # Names

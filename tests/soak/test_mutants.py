@@ -9,15 +9,14 @@ import sys
 
 import psutil
 import pytest
-from soak.mutants_cover import Cover, cover
-from soak.mutants_edits import edits
-from soak.mutants_kernels import commented, planted
-from soak.mutants_run import run
-from soak.mutants_slot import pool
-from soak.mutants_source import mutants as mutants_of
-from soak.mutants_source import sample
-
-from soak import mutants
+from soak.mutants import part as mutants
+from soak.mutants.cover import Cover, cover
+from soak.mutants.edits import edits
+from soak.mutants.kernels import commented, planted
+from soak.mutants.run import run
+from soak.mutants.slot import pool
+from soak.mutants.source import mutants as mutants_of
+from soak.mutants.source import sample
 
 LOCATE, READ = "src/narrows/_files/_locate.py", "tests/files/test_read.py"
 GRADIENTS = "tests/kernels/triton/test_backward.py::test_small_integers_give_the_exact_gradients"
@@ -207,5 +206,5 @@ def test_a_sample_is_the_same_again_another_with_another_seed_and_mostly_kept_wh
 def test_survivors_that_are_known_still_stand_in_the_source():
     for (file, before, after), reason in mutants.known().items():
         found = [(one.before, one.after) for one in mutants_of(mutants.ROOT, [file])]
-        assert (before, after) in found, f"{file} no longer says {before!r}: drop it from mutants_known.toml"
+        assert (before, after) in found, f"{file} no longer says {before!r}: drop it from soak/mutants/known.toml"
         assert len(reason) > 10

@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import binom
-from soak.noise_models import NOISES, SIDES, count_faster, ratio_of, value_rule
-from soak.noise_rate import LIMIT, Rate, rate_of
+from soak.noise import part as noise
+from soak.noise import repeats, twins
+from soak.noise.load import cores, load
+from soak.noise.models import NOISES, SIDES, count_faster, ratio_of, value_rule
+from soak.noise.rate import LIMIT, Rate, rate_of
 
 from bench.in_process import InProcess
 from narrows.bench import _sweep
 from reporting.reports import make_report, with_speedup
-from soak import noise, noise_load, noise_repeats, noise_twins
 
 SMALL = {"tokens": (64,), "ranks": (64, 128, 256), "variants": ("two",), "weights": ("gaussian",), "kind": "linear"}
 
@@ -93,7 +95,7 @@ def test_simulated_rounds_stop_where_the_interval_is_narrow():
 @pytest.fixture
 def in_process(monkeypatch):
     """Let sweeps run their child's code here: no process is started."""
-    monkeypatch.setattr(noise_twins, "Twins", type("Twins", (noise_twins.Answers, InProcess), {}))
+    monkeypatch.setattr(twins, "Twins", type("Twins", (twins.Answers, InProcess), {}))
     monkeypatch.setattr(_sweep, "Worker", InProcess)
 
 
@@ -106,14 +108,14 @@ def test_a_call_measured_against_itself_is_not_faster(in_process):
 
 def test_a_side_that_takes_half_the_time_is_faster(in_process, monkeypatch):
     """The canary of the measurement: what is called dense takes twice as long. Times are given: nothing waits."""
-    ask = noise_twins.Twins.ask
+    ask = twins.Twins.ask
 
     def given(self, do, *, timeout, **request):
         if do == "sample":
             return {"ns": 2000.0 if request["point"]["rank"] is None else 1000.0, "calls": 1}
         return ask(self, do, timeout=timeout, **request)
 
-    monkeypatch.setattr(noise_twins.Twins, "ask", given)
+    monkeypatch.setattr(twins.Twins, "ask", given)
     figure = noise.measured(0, 4)
 
     assert figure.status == "failed"
@@ -122,9 +124,9 @@ def test_a_side_that_takes_half_the_time_is_faster(in_process, monkeypatch):
 
 
 def test_a_load_takes_about_half_of_its_core():
-    if len(noise_load.cores()) < 2:
+    if len(cores()) < 2:
         pytest.skip("not shown: this machine has one core")
-    with noise_load.load(0) as taken:
+    with load(0) as taken:
         time.sleep(1.5)
 
     assert 0 < taken.share < 1
@@ -136,7 +138,7 @@ def repeats_of(*speedups, rounds=12):
 
 
 def test_plans_that_are_the_same_agree():
-    agreement = noise_repeats.agreement(repeats_of(*[{64: 3.0, 128: 2.0, 256: 0.8}] * 3))
+    agreement = repeats.agreement(repeats_of(*[{64: 3.0, 128: 2.0, 256: 0.8}] * 3))
 
     assert (agreement.questions, agreement.asked, agreement.decided) == (3, 9, 9)
     assert (agreement.split, agreement.contradictions) == (0, ())
@@ -144,15 +146,15 @@ def test_plans_that_are_the_same_agree():
 
 def test_a_plan_that_cannot_tell_contradicts_none():
     tie, won = repeats_of({64: 1.01, 128: 0.9, 256: 0.8}, {64: 1.2, 128: 0.9, 256: 0.8})
-    agreement = noise_repeats.agreement([tie, won])
+    agreement = repeats.agreement([tie, won])
 
-    assert noise_repeats.said(tie, 64, 64) == noise_repeats.Said(answer=None, open_to=frozenset({64}))
-    assert noise_repeats.said(won, 64, 64).answer == 64
+    assert repeats.said(tie, 64, 64) == repeats.Said(answer=None, open_to=frozenset({64}))
+    assert repeats.said(won, 64, 64).answer == 64
     assert (agreement.decided, agreement.split, agreement.contradictions) == (5, 1, ())
 
 
 def test_plans_that_rule_each_other_out_are_reported():
-    agreement = noise_repeats.agreement(repeats_of({64: 1.2, 128: 0.9, 256: 0.8}, {64: 0.8, 128: 0.9, 256: 0.7}))
+    agreement = repeats.agreement(repeats_of({64: 1.2, 128: 0.9, 256: 0.8}, {64: 0.8, 128: 0.9, 256: 0.7}))
 
     assert agreement.contradictions == ("T=64, ranks from 64: repeat 0 rank 64, repeat 1 dense",)
     assert noise.chosen(repeats_of({64: 1.2, 128: 0.9, 256: 0.8}, {64: 0.8, 128: 0.9, 256: 0.7})).status == "failed"
@@ -167,13 +169,13 @@ def test_a_change_between_equal_repeats_is_reported():
 
 
 def test_repeats_are_measured_apart(in_process, monkeypatch):
-    small = replace(noise_repeats.EXPERIMENT, in_features=32, out_features=32, tokens=(8,), ranks=(4,))
-    monkeypatch.setattr(noise_repeats, "EXPERIMENT", small)
-    first, second = noise_repeats.reports(2, 0.5)
+    small = replace(repeats.EXPERIMENT, in_features=32, out_features=32, tokens=(8,), ranks=(4,))
+    monkeypatch.setattr(repeats, "EXPERIMENT", small)
+    first, second = repeats.reports(2, 0.5)
 
     assert first.experiment == second.experiment
     assert first.rows[0].samples_ns != second.rows[0].samples_ns
-    assert noise_repeats.agreement([first, second]).asked == 2
+    assert repeats.agreement([first, second]).asked == 2
 
 
 def test_the_limit_is_five_in_a_thousand():

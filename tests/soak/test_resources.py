@@ -5,14 +5,12 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
-from soak.concurrency_children import pool
-from soak.resources import PARENT_BYTES, PART, figure, sweep_figure
-from soak.resources_peak import parent_growth
+from soak.concurrency.children import pool
+from soak.resources import cuda, refused, rows
+from soak.resources.part import PARENT_BYTES, PART, figure, sweep_figure
+from soak.resources.peak import parent_growth
 
 from narrows._values import Row
-from soak import resources_cuda as cuda
-from soak import resources_refused as refused
-from soak import resources_rows as rows
 
 SEED = 3
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import pytest
 import torch
 from hypothesis import strategies as st
-from soak.right_activations import CURVATURE, FUNCTIONS, SLOPE, derivative
-from soak.right_bounds import Chain, exact
-from soak.right_draws import DTYPES, LAYOUTS, LAYOUTS_OF_BOOL, VALUES, Maker
-from soak.right_trial import Trial, Undecided, Violation, judge
+from soak.right import group, pivot
+from soak.right import part as right
+from soak.right.activations import CURVATURE, FUNCTIONS, SLOPE, derivative
+from soak.right.bounds import Chain, exact
+from soak.right.draws import DTYPES, LAYOUTS, LAYOUTS_OF_BOOL, VALUES, Maker
+from soak.right.trial import Trial, Undecided, Violation, judge
 
 import narrows
 from narrows import testing
-from soak import right, right_group, right_pivot
 
 EXAMPLES = 50
 SCALE = EXAMPLES / right.EXAMPLES
@@ -74,7 +75,7 @@ def test_a_fault_in_an_operation_is_found_and_made_small(name, fault, monkeypatc
     if name == "stack":
         monkeypatch.setattr(narrows, "stack", changed_stack(change))
     else:
-        home = right_pivot if name == "pivot_linear" else narrows
+        home = pivot if name == "pivot_linear" else narrows
         monkeypatch.setattr(home, name, spoiled(getattr(home, name), change))
     share = right.search(name, seed=0, examples=EXAMPLES)
     assert share.failure.startswith("Violation: ")
@@ -282,10 +283,10 @@ def test_every_kind_of_values_is_drawn():
 
 
 def test_members_of_a_group_are_stacked_where_the_case_says_so():
-    case = right_group.GroupCase(
+    case = group.GroupCase(
         "float32", 3, 5, ((2, 4, False), (3, 4, True), (1, 2, False)), 2, "matrix", False, "plain", "plain", "plain",
         0, "normal", None, "auto", 0, 0,
     )  # fmt: skip
-    trial = right_group.GroupTrial(case)
+    trial = group.GroupTrial(case)
     first, second, third = (one.a.untyped_storage().data_ptr() for one in trial.factors(trial.tensors))
     assert first == second != third

@@ -6,9 +6,9 @@ import ast
 import json
 
 import pytest
-from soak.supply_lists import OWN_HASH
-
-from soak import supply, supply_build, supply_lists, supply_without
+from soak.supply import build, lists, without
+from soak.supply import part as supply
+from soak.supply.lists import OWN_HASH
 
 HASH = "--hash=sha256:" + "0" * 64
 PROJECT = ["LICENSE", "README.md", "src/narrows/__init__.py", "src/narrows/__main__.py", "src/narrows/cli/_main.py"]
@@ -21,7 +21,7 @@ WHEEL = [*(name.removeprefix("src/") for name in PROJECT if name.startswith("src
 
 @pytest.fixture(scope="module")
 def licences():
-    return supply_lists.tool("licences")
+    return lists.tool("licences")
 
 
 def failed(figures):
@@ -98,7 +98,7 @@ def test_the_page_of_licences_names_what_every_extra_declares(licences):
 def test_an_import_that_nothing_declares_is_reported():
     found = {"torch": "a.py", "yaml": "b.py"}
 
-    assert supply_lists.faults_of_imports(found, {"torch", "click"}) == [
+    assert lists.faults_of_imports(found, {"torch", "click"}) == [
         "b.py imports yaml, which nothing declares",
         "click is declared, and nothing imports it",
     ]
@@ -107,7 +107,7 @@ def test_an_import_that_nothing_declares_is_reported():
 def test_every_way_to_import_is_seen():
     code = "import a.b\nfrom c.d import e\nfrom . import f\nimportlib.import_module('g.h')\nif x:\n    import i as j"
 
-    assert list(supply_lists.imported(ast.parse(code))) == ["a", "c", "g", "i"]
+    assert list(lists.imported(ast.parse(code))) == ["a", "c", "g", "i"]
 
 
 @pytest.mark.parametrize(
@@ -123,23 +123,23 @@ def test_every_way_to_import_is_seen():
     ],
 )
 def test_a_hashed_list_that_is_wrong_is_reported(text, fault):
-    pins = supply_lists.pins()
-    found = supply_lists.faults_of_lock(text.format(**pins), {"numpy", OWN_HASH})
+    pins = lists.pins()
+    found = lists.faults_of_lock(text.format(**pins), {"numpy", OWN_HASH})
 
     assert found == ([fault.format(**pins)] if fault else [])
 
 
 def test_a_script_that_installs_without_hashes_is_seen():
-    assert supply_lists.is_installed_by("pip install \\\n  --require-hashes -r .ci/requirements.txt\nmake test\n")
-    assert not supply_lists.is_installed_by("pip install -r .ci/requirements.txt\nmake test\n")
+    assert lists.is_installed_by("pip install \\\n  --require-hashes -r .ci/requirements.txt\nmake test\n")
+    assert not lists.is_installed_by("pip install -r .ci/requirements.txt\nmake test\n")
 
 
 def test_vulnerabilities_are_reported_and_silence_is_not_shown():
     known = {"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "V-1"}]}, {"name": "b", "version": "2"}]}
 
-    assert supply_lists.read_audit(1, json.dumps(known), "") == ("failed", "a 1: V-1")
-    assert supply_lists.read_audit(0, json.dumps({"dependencies": [known["dependencies"][1]]}), "")[0] == "ok"
-    assert supply_lists.read_audit(1, "", "no route to host") == (
+    assert lists.read_audit(1, json.dumps(known), "") == ("failed", "a 1: V-1")
+    assert lists.read_audit(0, json.dumps({"dependencies": [known["dependencies"][1]]}), "")[0] == "ok"
+    assert lists.read_audit(1, "", "no route to host") == (
         "not shown",
         "pip-audit could not ask: no route to host",
     )
@@ -154,17 +154,17 @@ def test_what_is_built_twice_is_the_same_holds_what_belongs_there_and_works(tmp_
 
 def test_a_build_of_other_content_is_another_build(tmp_path):
     """The canary of the comparison of builds."""
-    names = supply_build.project_files()
-    one, other = supply_build.copied_twice(tmp_path, names)
+    names = build.project_files()
+    one, other = build.copied_twice(tmp_path, names)
     (other / "src/narrows/py.typed").chmod(0o644)
     (other / "src/narrows/py.typed").write_text("partial\n", encoding="utf-8")
-    wheels = [supply_build.built(folder, tmp_path / name, "wheel") for folder, name in ((one, "a"), (other, "b"))]
+    wheels = [build.built(folder, tmp_path / name, "wheel") for folder, name in ((one, "a"), (other, "b"))]
 
-    assert supply_build.sha256(wheels[0]) != supply_build.sha256(wheels[1])
+    assert build.sha256(wheels[0]) != build.sha256(wheels[1])
 
 
 @pytest.mark.parametrize(
-    ("without", "more", "fault"),
+    ("lacking", "more", "fault"),
     [
         (None, None, None),
         ("narrows/py.typed", None, "missing: narrows/py.typed"),
@@ -174,16 +174,16 @@ def test_a_build_of_other_content_is_another_build(tmp_path):
         (None, "narrows/test_a.py", "a cache: narrows/test_a.py"),
     ],
 )
-def test_what_does_not_belong_in_a_wheel_is_reported(without, more, fault):
-    names = [name for name in [*WHEEL, *filter(None, [more])] if name != without]
-    faults = supply_build.faults_of_wheel(names, PROJECT)
+def test_what_does_not_belong_in_a_wheel_is_reported(lacking, more, fault):
+    names = [name for name in [*WHEEL, *filter(None, [more])] if name != lacking]
+    faults = build.faults_of_wheel(names, PROJECT)
 
     assert fault in faults if fault else not faults
 
 
 def test_what_does_not_belong_in_an_sdist_is_reported():
-    assert supply_build.faults_of_sdist([*PROJECT, "PKG-INFO"], PROJECT) == []
-    assert supply_build.faults_of_sdist([*PROJECT[1:], "PKG-INFO", ".scratch/a"], PROJECT) == [
+    assert build.faults_of_sdist([*PROJECT, "PKG-INFO"], PROJECT) == []
+    assert build.faults_of_sdist([*PROJECT[1:], "PKG-INFO", ".scratch/a"], PROJECT) == [
         "missing: LICENSE",
         "not of the project: .scratch/a",
     ]
@@ -193,11 +193,11 @@ def test_metadata_that_name_a_registry_are_reported():
     good = {"License-Expression": ["Apache-2.0"], "Requires-Python": [">=3.11"]}
     url = "Home, https://pypi" + ".org/project/narrows"
 
-    assert supply_build.faults_of_metadata(good, licence="Apache-2.0") == []
-    assert supply_build.faults_of_metadata(good | {"Project-URL": [url]}, licence="Apache-2.0") == [
+    assert build.faults_of_metadata(good, licence="Apache-2.0") == []
+    assert build.faults_of_metadata(good | {"Project-URL": [url]}, licence="Apache-2.0") == [
         f"a registry's host: {url}"
     ]
-    assert supply_build.faults_of_metadata({}, licence="Apache-2.0") == [
+    assert build.faults_of_metadata({}, licence="Apache-2.0") == [
         "License-Expression is None, not Apache-2.0",
         "Requires-Python is missing",
     ]
@@ -208,8 +208,8 @@ def test_narrows_works_with_every_optional_package_hidden():
 
 
 def fault(tmp_path, hidden, code, needs=frozenset()):
-    feature = supply_without.Feature(name="a feature", words=("python", code), needs=needs)
-    return supply_without.fault_of(feature, tmp_path, supply_without.hiding(tmp_path, hidden))
+    feature = without.Feature(name="a feature", words=("python", code), needs=needs)
+    return without.fault_of(feature, tmp_path, without.hiding(tmp_path, hidden))
 
 
 def test_a_hidden_package_is_found_by_nothing(tmp_path):
@@ -234,7 +234,7 @@ except importlib.metadata.PackageNotFoundError:
         ("raise SystemExit(3)", frozenset(), "it does not need them, and fails, exit 3"),
         ("raise SystemExit('no scipy')", frozenset({"pytest"}), "it does not say what to install, exit 1: no scipy"),
         ("pass", frozenset({"pytest"}), "it does not say what to install, exit 0"),
-        (f"raise SystemExit({supply_without.ADVICE!r})", frozenset({"pytest"}), ""),
+        (f"raise SystemExit({without.ADVICE!r})", frozenset({"pytest"}), ""),
     ],
 )
 def test_a_feature_that_breaks_without_a_package_is_reported(tmp_path, code, needs, told):
