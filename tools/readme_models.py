@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 QUALITY, CHECKED, ASKED = "quality-h200", "smollm2-keep-0.9-h200", "smollm2-speed-h200"
+MET, EIGHT = "smollm2-speed-cpu", "smollm2-int8-check-cpu"
 SHOWN = (
     ("ours", "narrows"),
     ("ours-recovered", "narrows, then 100 s of recovery"),
@@ -31,12 +32,13 @@ UNRECORDED = "No whole model is recorded in this checkout."
 
 def section(folder: Path) -> str:
     """Return the text made from the records in this folder, or that there are none."""
-    paths = [folder / f"{name}.json" for name in (QUALITY, CHECKED, ASKED)]
+    paths = [folder / f"{name}.json" for name in (QUALITY, CHECKED, ASKED, MET, EIGHT)]
     if not all(path.exists() for path in paths):
         return UNRECORDED
     quality = json.loads(paths[0].read_bytes())
-    check = Check.from_json(paths[1].read_bytes(), source=CHECKED)
-    return f"{losses(quality)}\n\n{speeds(check, json.loads(paths[2].read_bytes()))}"
+    check, eight = (Check.from_json(path.read_bytes(), source=path.stem) for path in (paths[1], paths[4]))
+    asked, met = (json.loads(path.read_bytes()) for path in paths[2:4])
+    return f"{losses(quality)}\n\n{speeds(check, asked)}\n\n{on_a_cpu(met, eight)}"
 
 
 def losses(record: Record) -> str:
@@ -71,6 +73,27 @@ def speeds(check: Check, asked: Record) -> str:
         f"{check.device_name}, {check.dtype}, eager, against dense: {', '.join(parts)}. "
         f'Asked for `--budget speedup=1.2 --workload prefill:2048x1` there: "{asked["said"].removeprefix("error: ")}" '
         f"Data: {link(CHECKED)}, {link(ASKED)}, [all checks](docs/reports)."
+    )
+
+
+def on_a_cpu(met: Record, eight: Check) -> str:
+    """Return in sentences what the same budget of speed costs on a CPU, and what int8 weights do there."""
+    found = {row["figure"]: row["value"] for row in met["tables"]["summary"]["rows"]}
+    speed = next(value for figure, value in found.items() if figure.startswith("speedup at "))
+    ratios, shares = {}, {}
+    for name in ("narrows", "int8"):
+        side = eight.side(name)
+        assert side.language is not None
+        assert side.language.ratio is not None
+        ratios[name] = side.language.ratio.value
+        shares[name] = (side.kept_bytes or 0) / (eight.side("dense").kept_bytes or 1)
+    wins = ratios["int8"] < ratios["narrows"] and shares["int8"] < shares["narrows"]
+    return (
+        f"On two cores of {met['machine']['name']} that budget is met at {speed:.2f}x with {found['numbers kept']:.0%} "
+        f"of the numbers, and perplexity is then {found['perplexity / dense (95 %)']:.1f} times dense's. Beside int8 "
+        f"weights there: perplexity {ratios['int8']:.3f} times dense's at {shares['int8']:.0%} of the layers' bytes, "
+        f"against {ratios['narrows']:.3f} at {shares['narrows']:.0%}. "
+        f"{'**For this model int8 is the better choice there.** ' if wins else ''}Data: {link(MET)}, {link(EIGHT)}."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -164,6 +165,32 @@ def test_a_reader_that_goes_away_is_quiet(tmp_path):
         code = run.wait()
 
     assert (code, errors_seen) == (141, b"")
+
+
+def test_what_a_library_prints_to_stdout_leaves_the_json_whole(tmp_path):
+    script = (
+        "import os, sys, click, narrows.cli.doctor as d\n"
+        "def work():\n    os.write(1, b'WARNING of a library in C\\n')\n    click.echo('{\"rows\": \"\u00e9\"}')\n"
+        "d.command = click.Command('doctor', callback=work)\n"
+        "from narrows.cli import main\nsys.argv = ['narrows', 'doctor']\nmain()\n"
+    )
+    path = tmp_path / "run.py"
+    path.write_text(script, encoding="utf-8")
+
+    done = subprocess.run([sys.executable, path], capture_output=True, check=True)
+
+    assert json.loads(done.stdout) == {"rows": "\u00e9"}
+    assert done.stderr == b"WARNING of a library in C\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_changes_nothing_of_the_answer(closed, narrows_command):
+    words = shlex.join([*narrows_command, "--version"])
+
+    done = subprocess.run(["sh", "-c", f"{words} {closed}"], capture_output=True, text=True, check=False)
+
+    assert "Traceback" not in done.stderr
+    assert closed == ">&-" or done.stdout.startswith("narrows, version ")
 
 
 def test_json_output_is_valid_where_a_number_is_not_finite():

@@ -174,3 +174,12 @@ def test_two_that_write_one_file_at_once_leave_each_others_halves_alone(tmp_path
     write(target, "outer")
     assert target.read_text() == "outer"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_too_many_open_files_are_named_and_no_other_path_is_asked_for(tmp_path, monkeypatch):
+    def crowded(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(_atomic.tempfile, "mkstemp", crowded)
+    with pytest.raises(ResourceError, match=r"file was not written: Too many open files\. Close some, or raise the"):
+        write(tmp_path / "file", "new")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -17,6 +18,7 @@ from narrows.decompose import weighted
 from narrows.errors import InputError, NonFiniteError
 from narrows.models import _anchor_blocks
 from narrows.models._anchor import anchored_parts
+from narrows.models._anchor_shorter import Shorter
 
 WIDE = {"initializer_range": 0.2}  # so that layers matter
 MAKERS = {
@@ -216,15 +218,55 @@ def test_a_layer_that_runs_twice_in_its_block_is_refused(monkeypatch):
         parts_of(one, plan)
 
 
+def test_what_is_kept_of_a_window_changes_no_bit(monkeypatch):
+    """The block run as it is, every time, is the specification."""
+    one, plan = planned("gpt2")
+    mine = parts_of(one, plan)
+
+    monkeypatch.setattr(Shorter, "_run_once_a_window", lambda *_: None)
+    plain = parts_of(one, plan)
+
+    assert all(torch.equal(part.dense(), plain[name].dense()) for name, part in mine.items())
+
+
+def test_every_layer_of_the_compressed_model_is_multiplied_once_a_window(monkeypatch):
+    one, plan = planned("llama")
+    windows, calls = len(one.reading.calibration), Counter()
+    right = nn.Linear.forward
+
+    def counted(self, x):
+        calls[self] += 1
+        return right(self, x)
+
+    monkeypatch.setattr(nn.Linear, "forward", counted)
+    parts_of(one, plan)
+    dense = set(one.model.modules())
+
+    compressed = {layer: times for layer, times in calls.items() if layer not in dense}
+    assert compressed
+    assert set(compressed.values()) == {windows}
+
+
+def test_what_was_kept_of_a_block_is_given_up_behind_it(monkeypatch):
+    one, plan = planned("llama")
+    right, held, seen = Shorter.after, [], []
+
+    def after(self):
+        held.append(len(self._kept))
+        seen.append(self)
+        return right(self)
+
+    monkeypatch.setattr(Shorter, "after", after)
+    parts_of(one, plan)
+
+    assert min(held) > 0
+    assert [shorter._kept for shorter in seen] == [{}, {}]
+
+
 def test_nan_in_the_compressed_model_names_the_block(monkeypatch):
     one, plan = planned("llama")
-    right = _anchor_blocks.Chain.run
-
-    def broken(self, number, block, hidden):
-        found = right(self, number, block, hidden)
-        return [one * float("nan") for one in found] if block is not self.blocks[number][1] else found
-
-    monkeypatch.setattr(_anchor_blocks.Chain, "run", broken)
+    right = Shorter.after
+    monkeypatch.setattr(Shorter, "after", lambda self: [one * float("nan") for one in right(self)])
 
     with pytest.raises(NonFiniteError, match=r"model\.layers\.0 gives NaN or Inf in the compressed model"):
         parts_of(one, plan)

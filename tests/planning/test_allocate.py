@@ -128,6 +128,7 @@ def test_the_plan_itself_agrees_that_the_limit_is_kept(keep):
 def test_a_speedup_counts_the_time_that_no_choice_changes():
     options = [layer("a", dense(10, 100.0), pivot(1, 5, 0.1, 40.0, is_faster=True))]
     assert forms(chosen(options, other_ns=0.0, speedup=2.5)) == (1,)
+    assert chosen([layer("a", dense(10, 1.0), pivot(1, 5, 0.1, 0.0))], other_ns=0.0, keep=0.5).speedup == math.inf
     assert chosen(options, other_ns=100.0, speedup=1.4).speedup == 200 / 140
     with pytest.raises(BudgetError, match="largest speedup is 1.429"):
         chosen(options, other_ns=100.0, speedup=1.5)

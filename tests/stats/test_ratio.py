@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 from math import comb
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from narrows._stats import median_interval, paired_ratio, power_law, unpaired_ratio
+from narrows._stats import Ratio, median_interval, paired_ratio, power_law, unpaired_ratio
 
 
 def _samples(median: float, spread: float, count: int, seed: int) -> list[float]:
@@ -29,6 +30,29 @@ def test_noise_that_falls_on_both_sides_of_a_round_cancels():
     assert ratio.value == pytest.approx(3.0)
     assert ratio.width < 1e-9
     assert unpaired_ratio(list(3 * slow), list(slow)).width > 0.1
+
+
+def _busy_in_turns(seed: int) -> list[float]:
+    """Return 100 samples of a run of seconds, in which another program works in stretches as long as 25 of them."""
+    rng = np.random.default_rng(seed)
+    stretches = [(int(rng.exponential(25)) + 1, state % 2) for state in range(seed % 2, 60)]
+    busy = np.concatenate([np.full(length, state) for length, state in stretches])[:100]
+    return list((1.0 + 0.5 * busy) * np.exp(rng.normal(0, 0.02, 100)))
+
+
+def test_two_runs_beside_the_same_busy_program_are_not_told_apart():
+    runs = [_busy_in_turns(seed) for seed in range(40)]
+    pairs = list(pairwise(runs))
+    ends = [(median_interval(a), median_interval(b)) for a, b in pairs]
+    by_medians = [Ratio(1.0, a[0] / b[1], a[1] / b[0], 100) for a, b in ends]
+
+    assert {unpaired_ratio(*pair).verdict for pair in pairs} == {"tie"}
+    assert sum(one.verdict != "tie" for one in by_medians) > 5
+
+
+@pytest.mark.parametrize(("speedup", "verdict"), [(1.15, "faster"), (0.85, "slower"), (1.03, "tie")])
+def test_two_quiet_runs_are_told_apart_beyond_their_spread(speedup, verdict):
+    assert unpaired_ratio(_samples(speedup, 0.02, 50, 1), _samples(1.0, 0.02, 50, 2)).verdict == verdict
 
 
 def test_one_round_says_nothing():

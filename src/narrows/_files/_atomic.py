@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+CROWDED = frozenset({errno.EMFILE, errno.ENFILE})  # no file can be opened any more
 BROKEN = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE})  # of a disk that fails or is gone
 
 
@@ -144,6 +145,8 @@ def _sync_folder(folder: Path) -> None:
 def _explained(path: Path, fault: OSError) -> FileError | ResourceError:
     if fault.errno in FULL:
         return ResourceError(f"{path} was not written: {fault.strerror}. Free some space, or give another path.")
+    if fault.errno in CROWDED:
+        return ResourceError(f"{path} was not written: {fault.strerror}. Close some, or raise the limit (ulimit -n).")
     if fault.errno in BROKEN:
         return ResourceError(f"{path} was not written: {fault.strerror}. Its disk fails: give a path on another one.")
     if isinstance(fault, (FileNotFoundError, NotADirectoryError)) and not path.absolute().parent.is_dir():

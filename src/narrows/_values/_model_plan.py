@@ -158,11 +158,12 @@ class ModelPlan:
 
     @property
     def speedup(self) -> float | None:
-        """Expected dense time / compressed time at the workload; None where times were not measured."""
+        """Expected dense time / compressed time at the workload, inf for no time; None where it was not measured."""
         if self.other_ns is None or any(one.chosen.time_ns is None for one in self.layers):
             return None
         dense = sum(one.dense.time_ns or 0.0 for one in self.layers)
-        return (self.other_ns + dense) / (self.other_ns + self._sum("time_ns"))
+        compressed = self.other_ns + self._sum("time_ns")
+        return (self.other_ns + dense) / compressed if compressed else math.inf
 
     def _sum(self, field: str) -> float:
         return float(sum(getattr(one.chosen, field) for one in self.layers))

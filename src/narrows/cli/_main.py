@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 
@@ -10,6 +9,7 @@ import click
 
 from narrows import errors
 from narrows.cli._interrupt import INTERRUPTED, end_at_ctrl_c, said
+from narrows.cli._streams import drop_stdout, own_stdout
 
 # Verb -> module that holds its `command`.
 VERBS = {
@@ -103,8 +103,7 @@ class _Verbs(click.Group):
 def _report(fault: BaseException) -> int:
     """Print one message on stderr (none for a broken pipe) and return the exit code."""
     if isinstance(fault, BrokenPipeError):
-        # The interpreter flushes stdout once more at exit, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        drop_stdout()
     else:
         click.echo(_message(fault), err=True)
     if exit_code(fault) == INTERRUPTED:
@@ -134,4 +133,5 @@ def command(*, debug: bool) -> None:
 def main() -> None:
     """Run the command and exit."""
     end_at_ctrl_c()
+    own_stdout()
     command()

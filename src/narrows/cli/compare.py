@@ -22,10 +22,10 @@ Example:
 def command(*, a: Path, b: Path, force: bool, output_format: str | None) -> None:
     """Compare two reports row by row.
 
-    Shows time in A / time in B with its 99 % interval, or "not distinguishable".
+    Shows time in A / time in B, or "not distinguishable". The runs were not interleaved, so a row has
+    changed only where the middle 90 % of its samples in both lie more than 2 % apart.
 
-    Exits 1 when some row of B is slower than in A by more than 2 % beyond doubt (a regression).
-    Each of many rows has its own 1 % of doubt: of 200 equal rows, about one may seem to differ.
+    Exits 1 when some row of B is slower than in A by that (a regression).
     """
     from narrows.cli._input import read_report
     from narrows.planning import compare

@@ -5,14 +5,14 @@ Letters: N windows, B windows of one item, T tokens a window, D input, E output 
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from narrows.decompose import anchored, anchored_stack
 from narrows.errors import NonFiniteError
 from narrows.models._anchor_blocks import Chain
+from narrows.models._anchor_shorter import Shorter
 from narrows.models._calibrate_forward import quiet_model
 from narrows.models._match import blocks
 
@@ -48,8 +48,8 @@ def anchored_parts(
     Layers are taken in the order in which they run. Each is fitted to give, from what it reads in
     the model as compressed so far, what the dense layer gives from its own input
     (`narrows.decompose.anchored`), so that later layers mend what earlier ones lost. Both models
-    run once through each block, the compressed one again for each group of layers that share an
-    input; only the hidden states and one block's inputs are held, for all windows.
+    run once through each block, and what lies between the compressed one's layers again for each group
+    of layers that share an input; only the hidden states and one block's inputs and outputs are held, for all windows.
 
     Args:
         model: dense; stays as it is. Its blocks follow one another, each reading what the one before gave.
@@ -91,29 +91,37 @@ class _Walk:
 
     def through(self, number: int, targets: Sequence[Target]) -> Parts:
         """Return the parts of one block's layers that become smaller, and move both hidden states behind it."""
-        name, block = self._chain.blocks[number]
+        name, _ = self._chain.blocks[number]
         inputs, after = self._chain.dense_pass(number, self._dense, [target.name for target in targets])
         if not targets and self._compressed is self._dense:
             self._dense = self._compressed = after
             return {}
-        shorter = copy.deepcopy(block)
+        shorter = Shorter(self._chain, number, self._compressed)
         parts: Parts = {}
         for group in _groups(inputs, targets):
-            made = self._fitted(number, shorter, group, inputs[group[0].name])
-            _put(shorter, name, group, self._choices, made)
+            made = self._fitted(shorter, group, inputs[group[0].name])
+            self._put(shorter, group, made)
             parts |= made
-        self._dense, self._compressed = after, self._chain.run(number, shorter, self._compressed)
+        self._dense, self._compressed = after, shorter.after()
         if not all(bool(hidden.isfinite().all()) for hidden in self._compressed):
             raise NonFiniteError(f"{name} gives NaN or Inf in the compressed model. Leave its layers out.")
         return parts
 
-    def _fitted(self, number: int, shorter: nn.Module, group: Sequence[Target], inputs: Sequence[Tensor]) -> Parts:
+    def _fitted(self, shorter: Shorter, group: Sequence[Target], inputs: Sequence[Tensor]) -> Parts:
         """Return the parts of layers that read one tensor, which in the dense model is `inputs`."""
-        seen = self._chain.inputs_of(number, shorter, group[0].name, self._compressed)
-        joint = self._chain.joint_moments(inputs, seen)
+        joint = self._chain.joint_moments(inputs, shorter.inputs_of(group[0].name))
         by_name = {target.name: target for target in group}
         together = dict.fromkeys(self._choices[target.name].together for target in group)
         return {names[0]: self._part([by_name[name] for name in names], joint) for names in together}
+
+    def _put(self, shorter: Shorter, group: Sequence[Target], parts: Parts) -> None:
+        """Give the layers of a block the weights that their parts stand for."""
+        by_name = {target.name: target for target in group}
+        for first, part in parts.items():
+            layers = [by_name[one] for one in self._choices[first].together]
+            weights = torch.split(part.dense(), [one.out_features for one in layers])
+            for target, weight_ED in zip(layers, weights, strict=True):
+                shorter.put(target.name, weight_ED.T if target.is_transposed else weight_ED)
 
     def _part(self, layers: Sequence[Target], joint: tuple[Tensor, Tensor]) -> Factors | PivotFactors:
         """Return the part of a layer, or of several with one projection."""
@@ -139,17 +147,3 @@ def _groups(inputs: Mapping[str, Sequence[Tensor]], targets: Sequence[Target]) -
 def _weight(target: Target) -> Tensor:
     weight: Tensor = target.module.weight  # type: ignore[assignment]
     return weight.T if target.is_transposed else weight
-
-
-def _put(
-    block: nn.Module, name: str, targets: Sequence[Target], choices: Mapping[str, LayerChoice], parts: Parts
-) -> None:
-    """Give the layers of a block the weights that their parts stand for."""
-    by_name = {target.name: target for target in targets}
-    for first, part in parts.items():
-        layers = [by_name[one] for one in choices[first].together]
-        weights = torch.split(part.dense(), [one.out_features for one in layers])
-        for target, weight_ED in zip(layers, weights, strict=True):
-            layer: Any = block.get_submodule(target.name.removeprefix(f"{name}."))
-            weight = weight_ED.T if target.is_transposed else weight_ED
-            layer.weight.data = weight.to(layer.weight).contiguous()

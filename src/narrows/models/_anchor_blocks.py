@@ -29,7 +29,7 @@ PLAIN = "Fit each layer by itself instead (is_anchored=False, --plain)."
 SAME = 2**-6  # relative; one rounding to bfloat16 is up to 2^-8
 
 
-class _Seen(Exception):  # noqa: N818 (no error: it ends a forward pass that has shown what was asked for)
+class Seen(Exception):  # noqa: N818 (no error: it ends a forward pass that has shown what was asked for)
     """What was asked for is captured: the rest of the pass need not run."""
 
 
@@ -84,9 +84,15 @@ class Chain:
                 chain._check_follows(reads)
         return chain
 
-    def run(self, number: int, block: nn.Module, hidden: Sequence[Tensor]) -> list[Tensor]:
-        """Return the hidden states behind a block, or behind another in its place."""
-        return [self._through(number, block, one, window) for window, one in enumerate(hidden)]
+    def through(self, number: int, block: nn.Module, hidden: Tensor, window: int) -> Tensor:
+        """Return one window's hidden state behind a block, or behind another in its place."""
+        call = self.calls[min(window, len(self.calls) - 1)][number]
+        with self._casting(hidden.device):
+            given = block(hidden, *call.args, **call.kwargs)
+        found = given[0] if isinstance(given, tuple) else given
+        if not isinstance(found, torch.Tensor) or found.shape != hidden.shape:
+            raise InputError(f"{self.blocks[number][0]} gives no hidden states back: it cannot be anchored. {PLAIN}")
+        return found.to(hidden.dtype)
 
     def dense_pass(
         self, number: int, hidden: Sequence[Tensor], layers: Sequence[str]
@@ -100,14 +106,14 @@ class Chain:
         inputs: dict[str, list[Tensor]] = {}
 
         def keeper(layer: str) -> Callable[..., None]:
-            return _keeper(lambda x: inputs.setdefault(layer, []).append(x))
+            return keeper_of(lambda x: inputs.setdefault(layer, []).append(x))
 
         handles = [
             block.get_submodule(one.removeprefix(f"{name}.")).register_forward_pre_hook(keeper(one), with_kwargs=True)
             for one in layers
         ]
         try:
-            after = self.run(number, block, hidden)
+            after = [self.through(number, block, one, window) for window, one in enumerate(hidden)]
         finally:
             for handle in handles:
                 handle.remove()
@@ -116,25 +122,6 @@ class Chain:
             if times != len(hidden):
                 raise InputError(f"{one} runs {times} times in {len(hidden)} windows: it cannot be anchored. {PLAIN}")
         return inputs, after
-
-    def inputs_of(self, number: int, block: nn.Module, layer: str, hidden: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Yield what a layer of a block reads, window by window; nothing behind the layer is run."""
-        seen: list[Tensor] = []
-
-        def keep(x: Tensor) -> None:
-            seen.append(x)
-            raise _Seen
-
-        found = block.get_submodule(layer.removeprefix(f"{self.blocks[number][0]}."))
-        for window, one in enumerate(hidden):
-            handle = found.register_forward_pre_hook(_keeper(keep), with_kwargs=True)
-            try:
-                self._through(number, block, one, window)
-            except _Seen:
-                pass
-            finally:
-                handle.remove()
-            yield seen.pop()
 
     def joint_moments(self, dense: Sequence[Tensor], compressed: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
         """Return E[x x'^T] and E[x' x'^T], (D, D) float64: x in the dense, x' in the compressed model."""
@@ -161,13 +148,13 @@ class Chain:
             reads.append(hidden.detach())
             calls.append(_Call(args[1:], {name: one for name, one in kwargs.items() if name != "hidden_states"}))
             if not is_whole:
-                raise _Seen
+                raise Seen
 
         handles = [block.register_forward_pre_hook(keep, with_kwargs=True) for _, block in self.blocks]
         try:
             with self._casting(next(model.parameters()).device):
                 forward(model, inputs)
-        except _Seen:
+        except Seen:
             pass
         finally:
             for handle in handles:
@@ -182,27 +169,18 @@ class Chain:
         if len(reads) != len(self.blocks):
             raise InputError(f"{len(self.blocks)} blocks ran {len(reads)} times: they cannot be anchored. {PLAIN}")
         for number, (name, block) in enumerate(self.blocks[:-1]):
-            given = self._through(number, block, reads[number], 0)
+            given = self.through(number, block, reads[number], 0)
             following = reads[number + 1]
             if given.shape != following.shape or not _are_alike(given.float(), following.float()):
                 raise InputError(
                     f"{self.blocks[number + 1][0]} does not read what {name} gives: they cannot be anchored. {PLAIN}"
                 )
 
-    def _through(self, number: int, block: nn.Module, hidden: Tensor, window: int) -> Tensor:
-        call = self.calls[min(window, len(self.calls) - 1)][number]
-        with self._casting(hidden.device):
-            given = block(hidden, *call.args, **call.kwargs)
-        found = given[0] if isinstance(given, tuple) else given
-        if not isinstance(found, torch.Tensor) or found.shape != hidden.shape:
-            raise InputError(f"{self.blocks[number][0]} gives no hidden states back: it cannot be anchored. {PLAIN}")
-        return found.to(hidden.dtype)
-
     def _casting(self, device: torch.device) -> AbstractContextManager[Any]:
         return nullcontext() if self.autocast is None else torch.autocast(device.type, dtype=self.autocast)
 
 
-def _keeper(keep: Callable[[Tensor], None]) -> Callable[..., None]:
+def keeper_of(keep: Callable[[Tensor], None]) -> Callable[..., None]:
     """Return a hook before a layer that hands over what it reads."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -80,9 +80,8 @@ def foreseen(
     )
     assert found.calibration_seconds is not None
     assert found.decomposition_seconds is not None
-    # Anchoring runs both models through every block, the compressed one once more for each of about 4 groups of
-    # layers; measuring runs both once.
-    passes = (1 + 1 + 4) * recipe.calibration_tokens * recipe.is_anchored + 2 * recipe.selection_tokens
+    # Anchoring and measuring run both models once.
+    passes = 2 * recipe.calibration_tokens * recipe.is_anchored + 2 * recipe.selection_tokens
     return Foreseen(
         layers=len(shapes),
         numbers=numbers,
@@ -134,9 +133,9 @@ def _attention_features(model: Any) -> int:
 
 
 def _anchored_features(model: Any, shapes: Sequence[tuple[int, int]]) -> int:
-    """Return what anchoring holds of each token: hidden states of both models, and what a block's layers read."""
+    """Return what anchoring holds of each token: both models' hidden states, a block's inputs and its outputs."""
     config = model.config.get_text_config()
-    return int(2 * config.hidden_size + sum(D for D, _ in shapes) // config.num_hidden_layers)
+    return int(2 * config.hidden_size + sum(D + E for D, E in shapes) // config.num_hidden_layers)
 
 
 def _kept(budget: ModelBudget, dense_bytes: int) -> tuple[float, ...]:

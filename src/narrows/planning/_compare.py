@@ -22,8 +22,8 @@ class Difference:
     Attributes:
         tokens, rank, variant, mode, cache: which row; rank None is dense.
         a_ns, b_ns: medians.
-        ratio: time in A / time in B: above 1, B is faster; its verdict "tie" means not
-            distinguishable (the 99 % interval reaches into 1 / 1.02 .. 1.02).
+        ratio: time in A / time in B: above 1, B is faster; its ends divide those of the middle 90 % of
+            each run's samples; its verdict "tie" means not distinguishable (they reach into 1 / 1.02 .. 1.02).
     """
 
     tokens: int
@@ -63,9 +63,10 @@ class Differences:
 
 
 def compare(a: Report, b: Report, *, force: bool = False) -> Differences:
-    """Return the ratio of times, A / B, of every row that both reports measured, with its interval.
+    """Return the ratio of times, A / B, of every row that both reports measured, and how far it can be known.
 
-    The runs were not interleaved, so what changed the whole machine between them is in the ratio.
+    The runs were not interleaved, so what changed the whole machine between them is in the ratio; a change is said
+    only where the middle 90 % of the samples of both runs lie more than 2 % apart.
 
     Args:
         force: compare although the conditions differ.

@@ -87,7 +87,7 @@ def differences_table(differences: Differences) -> Table:
     rows = tuple(_difference_row(row) for row in differences.rows)
     note = (
         f"{len(differences.slower)} of {len(rows)} rows are slower in B and {len(differences.faster)} faster by more "
-        f"than 2 % beyond doubt (99 % interval); {len(differences.only_a)} rows are only in A, "
+        f"than 2 %, the middle 90 % of their samples apart; {len(differences.only_a)} rows are only in A, "
         f"{len(differences.only_b)} only in B."
     )
     forced = f" Compared by force: {' '.join(differences.conditions)}" if differences.conditions else ""
