@@ -3,7 +3,8 @@
     python -m soak                      every part but mutants, as `make soak`
     python -m soak files --scale 0.01   one part, a hundredth of it
 
-Exit status: 1 when a figure failed; what this machine cannot show says "not shown" and fails nothing.
+The record holds the last run of every part: parts that are not run again stay in it as they are. Exit status: 1 when a
+figure failed; what this machine cannot show says "not shown" and fails nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from soak._figure import Figure
 
@@ -64,11 +65,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def save(path: Path, arguments: argparse.Namespace, found: Sequence[Figure], seconds: float) -> None:
-    """Write the record, whole or not at all."""
+    """Put a run into the record in the place of earlier ones of its parts."""
     from narrows._files import write_text_atomic
     from narrows._machine import machine
 
-    record = {
+    run = {
         "commit": commit(),
         "machine": asdict(machine("cpu")),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -78,8 +79,22 @@ def save(path: Path, arguments: argparse.Namespace, found: Sequence[Figure], sec
         "seconds": round(seconds, 1),
         "figures": [asdict(one) for one in found],
     }
+    runs = [*without(kept(path), {one.part for one in found}), run]
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(path, json.dumps(record, indent=1) + "\n")
+    write_text_atomic(path, json.dumps({"runs": runs}, indent=1) + "\n")
+
+
+def kept(path: Path) -> list[dict[str, Any]]:
+    """Return the runs of a record; none where there is no record."""
+    return list(json.loads(path.read_text(encoding="utf-8"))["runs"]) if path.exists() else []
+
+
+def without(runs: Sequence[dict[str, Any]], parts: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield the runs without the figures of some parts, where others are left."""
+    for run in runs:
+        figures = [one for one in run["figures"] if one["part"] not in parts]
+        if figures:
+            yield {**run, "figures": figures}
 
 
 def commit() -> str:

@@ -19,7 +19,7 @@ UNRECORDED = "No long run is recorded in this checkout: `make soak` makes one."
 def page(text: str, folder: Path = ROOT / "benchmarks" / "results") -> str:
     """Return the page with its table made from the recorded runs in a folder."""
     paths = [folder / f"{name}.json" for name in RECORDS]
-    runs = [json.loads(path.read_bytes()) for path in paths if path.exists()]
+    runs = [run for path in paths if path.exists() for run in json.loads(path.read_bytes())["runs"]]
     return between(text, "soak", "\n\n".join(map(table, runs)) or UNRECORDED, maker="tools/reliability.py")
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Literal
 
+import psutil  # type: ignore[import-untyped]
+
 from narrows.errors import FileError, NarrowsError
 from soak.files.change import OUTSIDE, put, tidy
 from soak.files.watch import Watch, peak, reset_peak, virtual
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from soak.files.change import Change
     from soak.files.subject import Subject
 
-SECONDS = 10.0  # a case that takes longer hangs
+CPU_SECONDS, SECONDS = 10.0, 60.0  # a case hangs that takes more of a core, or of the clock where it waits
 SPARE = 64 << 20  # bytes of memory beside twice the file
 ROOM = 2 << 30  # bytes of address space beside what a process starts with: more is an allocation that a file asked for
 LONGEST = 2000  # characters of a message
@@ -93,7 +95,9 @@ class Run:
                     if one.connection in ready:
                         yield one.answer()
                     elif one.is_late:
-                        yield one.given_up(f"hangs: no end after {SECONDS:.0f} s")
+                        yield one.given_up(
+                            f"hangs: no end after {CPU_SECONDS:g} s of a core or {SECONDS:g} s of the clock"
+                        )
         finally:
             for one in crews:
                 one.close()
@@ -106,13 +110,23 @@ class _Crew:
         self.todo = todo
         self._run, self._number = run, number
         self._process: BaseProcess | None = None
-        self._since = 0.0
+        self._since = self._used_s = 0.0
         self.connection: Connection
 
     @property
     def is_late(self) -> bool:
         """The case at hand takes longer than any may."""
-        return time.monotonic() - self._since > SECONDS
+        return time.monotonic() - self._since > SECONDS or self._cpu_s() - self._used_s > CPU_SECONDS
+
+    def _cpu_s(self) -> float:
+        """Return the CPU time that the process took."""
+        assert self._process is not None
+        times = psutil.Process(self._process.pid).cpu_times()
+        return float(times.user + times.system)
+
+    def _begin(self) -> None:
+        """Count the time of a case from now on."""
+        self._since, self._used_s = time.monotonic(), self._cpu_s()
 
     def ask(self) -> Connection:
         """Return where the next answer comes from; start a process where there is none."""
@@ -122,7 +136,7 @@ class _Crew:
             self._process = _FORK.Process(target=_work, args=arguments, daemon=True)
             self._process.start()
             theirs.close()
-            self._since = time.monotonic()
+            self._begin()
         return self.connection
 
     def answer(self) -> Outcome:
@@ -134,8 +148,9 @@ class _Crew:
             self._process.join()
             return self.given_up(f"crashes: the process ended with {self._process.exitcode}")
         self.todo.popleft()
-        self._since = time.monotonic()
-        if not self.todo:
+        if self.todo:
+            self._begin()
+        else:
             self.close()
         return found
 

@@ -178,12 +178,21 @@ def test_each_fault_of_a_reader_is_told_and_the_run_goes_on(tmp_path, fault):
     assert text in first.text
 
 
-@LINUX
-def test_a_reader_that_hangs_is_ended_and_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(files_run, "SECONDS", 0.3)
-    found = outcomes(tmp_path, sealed_subject(wrong(lambda _: time.sleep(60))), bits(2))
+def busy(_):
+    while True:
+        pass
 
-    assert [one.text for one in found] == ["hangs: no end after 0 s"] * 2
+
+@LINUX
+@pytest.mark.parametrize(
+    ("limit", "do"), [("SECONDS", lambda _: time.sleep(60)), ("CPU_SECONDS", busy)], ids=["waiting", "working"]
+)
+def test_a_reader_that_hangs_is_ended_and_told(tmp_path, monkeypatch, limit, do):
+    monkeypatch.setattr(files_run, limit, 0.3)
+    found = outcomes(tmp_path, sealed_subject(wrong(do)), bits(2))
+
+    limits = {"SECONDS": "10 s of a core or 0.3 s", "CPU_SECONDS": "0.3 s of a core or 60 s"}
+    assert [one.text for one in found] == [f"hangs: no end after {limits[limit]} of the clock"] * 2
 
 
 @LINUX
