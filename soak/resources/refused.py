@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOM = 512 << 20  # bytes that the child may still take
 MODEL_ROOM = 320 << 20  # for calibrating a model whose moments take more
-SPARED = 192 << 20  # bytes: what was refused in time has not taken more; libraries at their first use take up to 130 MiB
+SPARED = 192 << 20  # bytes: what was refused in time took no more; libraries at their first use take up to 130 MiB
 SMALL, WIDE = 32, 40_000  # features
 LONG = 16_384  # tokens whose scores take 1 GiB
 NOT_DONE = 3
