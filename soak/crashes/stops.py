@@ -67,14 +67,15 @@ def ctrl_c_faults(end: Stopped, before: frozenset[str]) -> list[str]:
     """Return what is wrong with how a run ended by Ctrl-C.
 
     Before it kept anything, and after it wrote its result, it need not say how to go on, and Python itself may be
-    starting or ending, which SIGINT kills.
+    starting or ending, which SIGINT kills. A run that ends with 0 was done before it could hear of the signal.
     """
     assert end.took is not None
     needed = end.took - end.queued
     told = f"took {end.took:.2f} s to end, {end.queued:.2f} s of them waiting for a processor"
     faults = [] if needed <= WITHIN_SECONDS else [told]
     is_at_the_edge = end.kept <= before or DONE in end.said
-    if end.code != STOPPED and not (is_at_the_edge and end.code == -signal.SIGINT):
+    is_done = DONE in end.said and end.code == 0
+    if end.code != STOPPED and not is_done and not (is_at_the_edge and end.code == -signal.SIGINT):
         faults.append(f"ended with {end.code}: {end.said[-300:]}")
     if not is_at_the_edge and HOW not in end.said:
         faults.append(f"does not say how to go on: {end.said[-300:]}")

@@ -58,6 +58,11 @@ def test_a_row_with_a_time_that_is_none_is_refused(ns):
         Row(8, 4, "two", "eager", "hot", "ok", samples_ns=(3.0, ns))
 
 
+def test_a_timed_row_that_multiplies_nothing_is_refused():
+    with pytest.raises(InputError, match=r"flops=0 must be at least 1 in a row with samples: no product has fewer"):
+        Row(8, 4, "two", "eager", "hot", "ok", samples_ns=(3.0,))
+
+
 def test_tuned_choices_that_vanish_while_they_are_made_are_counted(tmp_path):
     tuner = object.__new__(_tune_run.Tuner)
     tuner._path, tuner._known = tmp_path / "t.sqlite", {signature(): entry(), signature(tokens=128): entry(tokens=128)}

@@ -138,6 +138,18 @@ def test_ctrl_c_keeps_what_was_calibrated_and_says_so(compress, monkeypatch, tmp
     assert monotonic() > 0
 
 
+def test_ctrl_c_after_the_folder_is_written_still_says_how_to_go_on(compress, monkeypatch, tmp_path):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("narrows.cli.compress._show", stopped)
+    result = compress("--budget", "keep=0.9")
+
+    assert result.exit_code == 130
+    assert "run the same command to continue" in result.stderr
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_dry_run_reads_no_weight_and_says_what_it_would_take(compress, monkeypatch, tmp_path):
     monkeypatch.setattr(_load, "_read", lambda *_: pytest.fail("weights were read"))
     started = time.monotonic()

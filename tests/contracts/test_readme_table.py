@@ -39,6 +39,7 @@ def row(rank: int | None, variant: str, time_ns: float) -> Row:
         cache="hot",
         status="ok",
         samples_ns=(time_ns,) * 9,
+        flops=1,
         rounds=tuple(range(9)),
         limit_ns=5e5,
     )

@@ -205,6 +205,8 @@ def test_a_full_disk_that_nobody_noticed_is_only_sound_if_all_is_there(home):
         ({"code": -2, "said": "Traceback", "kept": frozenset()}, None),
         ({"code": -2, "said": "wrote report.json"}, None),
         ({"code": -2}, "ended with -2"),
+        ({"code": 0, "said": "wrote report.json"}, None),
+        ({"code": 0}, "ended with 0"),
     ],
 )
 def test_ctrl_c_must_be_quick_and_say_how_to_go_on(change, fault):

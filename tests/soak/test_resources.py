@@ -54,7 +54,7 @@ def test_something_that_takes_its_memory_before_it_is_refused_is_reported(execut
 
 
 def row(status, reason="", samples=()):
-    return Row(8, 2, "two", "eager", "hot", status=status, reason=reason, samples_ns=tuple(samples))
+    return Row(8, 2, "two", "eager", "hot", status=status, reason=reason, samples_ns=tuple(samples), flops=1)
 
 
 @pytest.mark.parametrize(

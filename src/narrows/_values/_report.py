@@ -116,6 +116,8 @@ class Row:
         wrong = [ns for ns in self.samples_ns if not 0 < ns < math.inf]
         if wrong:
             raise InputError(f"samples_ns={wrong[0]} must be finite and > 0: a time is.")
+        if self.samples_ns and self.flops < 1:
+            raise InputError(f"flops={self.flops} must be at least 1 in a row with samples: no product has fewer.")
 
     @property
     def is_dense(self) -> bool:

@@ -9,6 +9,13 @@ import os
 import signal
 import sys
 import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GRACE_SECONDS = 0.7  # for the usual way out: 0.1 s to end a measuring child, the rest for a busy machine
 INTERRUPTED = 130
@@ -24,6 +31,20 @@ def end_at_ctrl_c() -> None:
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(read_end,), name="ctrl-c", daemon=True).start()
+
+
+@contextmanager
+def going_on(kept: str) -> Iterator[None]:
+    """Say at Ctrl-C what is kept and how to go on.
+
+    Args:
+        kept: "everything measured so far".
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"stopped: {kept} is kept; run the same command to continue.", err=True)
+        raise
 
 
 def said() -> None:

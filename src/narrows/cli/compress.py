@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from narrows.cli._budget import parse_budget
+from narrows.cli._interrupt import going_on
 from narrows.cli._output import emit, output_options
 from narrows.cli._steps import quiet_libraries, steps
 from narrows.errors import BudgetError, InputError
@@ -80,6 +81,7 @@ Example:
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write the plan and its charts here.")
 @click.option("--dry-run", is_flag=True, help="Only say what it would take and gain at most; reads no weight.")
 @output_options
+@going_on("what was calibrated")
 def command(
     *,
     model: Path,
@@ -121,9 +123,6 @@ def command(
     except BudgetError as fault:
         _show_frontier(fault, output_format)
         _write_page(html, getattr(fault.nearest, "plan", None), getattr(fault.nearest, "frontier", ()), fault.nearest)
-        raise
-    except KeyboardInterrupt:
-        click.echo("stopped: what was calibrated is kept; run the same command to continue.", err=True)
         raise
     _show(done, output_format)
     _write_page(html, done.plan, done.frontier, done)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from narrows.cli._interrupt import going_on
 from narrows.cli._output import emit, output_options
 from narrows.cli._ranges import parse_range, parse_shape, parse_words
 from narrows.errors import InputError, NarrowsError, RankError, ResourceError
@@ -53,6 +54,7 @@ Example:
 @click.option("--fresh", is_flag=True, help="Forget what the store holds of this experiment first.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the report (JSON) here.")
 @output_options
+@going_on("everything measured so far")
 def command(*, output: Path | None, output_format: str, **options: object) -> None:
     """Measure time, memory and error of thin chains beside dense.
 
@@ -133,11 +135,7 @@ def _measure(options: dict[str, object]) -> Report:
     assert store is None or isinstance(store, Path)
     assert isinstance(minutes, float)
     with progress_bar() as show:
-        try:
-            return run_experiment(experiment, store=store, minutes=minutes, progress=show, fresh=bool(fresh))
-        except KeyboardInterrupt:
-            click.echo("stopped: everything measured so far is kept; run the same command to continue.", err=True)
-            raise
+        return run_experiment(experiment, store=store, minutes=minutes, progress=show, fresh=bool(fresh))
 
 
 def _place(text: object, name: str) -> tuple[str, str]:

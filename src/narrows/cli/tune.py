@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from narrows.cli._interrupt import going_on
 from narrows.cli._output import emit, output_options
 from narrows.cli._ranges import parse_range, parse_shape, parse_words
 from narrows.errors import FileError, InputError
@@ -136,6 +137,7 @@ def _import(path: Path, device: str) -> None:
     click.echo(done, err=True)
 
 
+@going_on("every choice made so far")
 def _tune(options: dict[str, object], output_format: str | None) -> None:
     from narrows._values import MODES
     from narrows.bench import device_index, tune
@@ -148,22 +150,18 @@ def _tune(options: dict[str, object], output_format: str | None) -> None:
     minutes = options["minutes"]
     assert isinstance(minutes, float)
     with progress_bar() as show:
-        try:
-            entries = tune(
-                shapes=[shape],
-                tokens=tokens,
-                ranks=ranks,
-                kinds=kinds,  # type: ignore[arg-type]
-                modes=parse_words(options["mode"], MODES, "--mode"),  # type: ignore[arg-type]
-                dtype=str(options["dtype"]),
-                device=str(options["device"]),
-                minutes=minutes,
-                again=bool(options["again"]),
-                progress=show,
-            )
-        except KeyboardInterrupt:
-            click.echo("stopped: every choice made so far is kept; run the same command to continue.", err=True)
-            raise
+        entries = tune(
+            shapes=[shape],
+            tokens=tokens,
+            ranks=ranks,
+            kinds=kinds,  # type: ignore[arg-type]
+            modes=parse_words(options["mode"], MODES, "--mode"),  # type: ignore[arg-type]
+            dtype=str(options["dtype"]),
+            device=str(options["device"]),
+            minutes=minutes,
+            again=bool(options["again"]),
+            progress=show,
+        )
     number = device_index(str(options["device"]))
     software = tuned.software(number)
     found = tuple(tuned.Known(each, "measured", each.software.differences(software)) for each in entries)

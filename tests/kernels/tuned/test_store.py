@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,6 +144,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     text = r"the tuned choices in .*tuned\.sqlite could not be opened \(.*\)\. Make its folder writable"
     with pytest.raises(ResourceError, match=text):
         _store.write(tmp_path / "file" / "tuned.sqlite", SILICON, [entry()])
+
+
+@contextmanager
+def readonly(path, *, writing):
+    raise sqlite3.OperationalError("attempt to write a readonly database")
+    yield path, writing
+
+
+def test_what_sqlite_could_open_for_reading_only_is_told_with_the_cause(path, monkeypatch):
+    _store.write(path, SILICON, [entry()])
+    opened = os.open
+
+    def full(name, flags, *more, **options):
+        if os.fspath(name) == str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return opened(name, flags, *more, **options)
+
+    monkeypatch.setattr(_store.os, "open", full)
+    monkeypatch.setattr(_store, "_connected", readonly)
+    with pytest.raises(
+        ResourceError, match=r"could not be written \(No space left on device\)\. Free disk space or make"
+    ):
+        _store.write(path, SILICON, [entry()])
 
 
 def test_a_writer_that_waits_too_long_is_told(path, monkeypatch):

@@ -189,11 +189,21 @@ def _opened(path: Path, *, writing: bool) -> Iterator[sqlite3.Connection]:
         if "not a database" in text or "malformed" in text or "no such" in text:
             raise _foreign(path, text) from None
         raise ResourceError(
-            f"the tuned choices in {path} could not be {'written' if writing else 'read'} ({shown(text)}). Free disk "
-            "space or make the file and its folder writable."
+            f"the tuned choices in {path} could not be {'written' if writing else 'read'} ({_cause(path, text)}). Free "
+            "disk space or make the file and its folder writable."
         ) from None
     except OSError as fault:
         raise _unopened(path, fault) from None
+
+
+def _cause(path: Path, text: str) -> str:
+    """Return why SQLite could not write: it opens for reading what it cannot open for writing, and forgets why."""
+    if "readonly" in text:
+        try:
+            os.close(os.open(path, os.O_RDWR))
+        except OSError as fault:
+            return os.strerror(fault.errno) if fault.errno else str(fault)
+    return shown(text)
 
 
 def _unopened(path: Path, fault: OSError) -> ResourceError:
