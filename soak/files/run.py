@@ -119,9 +119,12 @@ class _Crew:
         return time.monotonic() - self._since > SECONDS or self._cpu_s() - self._used_s > CPU_SECONDS
 
     def _cpu_s(self) -> float:
-        """Return the CPU time that the process took."""
+        """Return the CPU time that the process took; of one that is gone nothing is known, nor asked any more."""
         assert self._process is not None
-        times = psutil.Process(self._process.pid).cpu_times()
+        try:
+            times = psutil.Process(self._process.pid).cpu_times()
+        except psutil.NoSuchProcess:
+            return 0.0
         return float(times.user + times.system)
 
     def _begin(self) -> None:
