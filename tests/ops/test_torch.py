@@ -176,7 +176,6 @@ def test_autocast_gives_gradients_in_the_dtype_of_the_leaves(factors):
     assert a.grad.dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")  # torch 2.11 says it of its own autocast
 @pytest.mark.usefixtures("_fresh_compiler")
 def test_autocast_works_compiled(factors):
     x = torch.randn(5, 6)

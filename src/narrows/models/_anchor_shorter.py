@@ -37,6 +37,7 @@ class Shorter:
         self._window = 0
         self._calls: Counter[str] = Counter()
         self._kept: dict[tuple[str, int, int], Tensor] = {}
+        self._once: list[nn.Module] = []
         for name, module in self._block.named_modules():
             if getattr(getattr(module, "weight", None), "ndim", 0) == 2:
                 self._run_once_a_window(name, module)
@@ -66,9 +67,11 @@ class Shorter:
         found.weight.data = weight.to(found.weight).contiguous()
 
     def after(self) -> list[Tensor]:
-        """Return the hidden states behind the block, and give up what was kept; the last call."""
+        """Return the hidden states behind the block; the last call, after which nothing is kept."""
         found = [self._run(window) for window in range(len(self._hidden))]
-        self._kept.clear()  # a layer that holds a function that holds the layer is freed late
+        self._kept.clear()
+        for layer in self._once:
+            del layer.forward  # it holds this object, which holds the layer: a circle is freed late, and holds gigabytes
         return found
 
     def _run(self, window: int) -> Tensor:
@@ -88,6 +91,7 @@ class Shorter:
             return self._kept[call].clone()
 
         layer.forward = once
+        self._once.append(layer)
 
     def _within(self, layer: str) -> str:
         return layer.removeprefix(f"{self._name}.")
