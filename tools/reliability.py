@@ -27,7 +27,7 @@ def table(run: dict[str, Any]) -> str:
     """Return caption and table of one run."""
     machine = run["machine"]
     caption = (
-        f"{run['created'][:10]}, commit {run['commit']}, {machine['device_name']}, {run['jobs']} processes, seed "
+        f"{run['created'][:10]}, commit {run['commit']}, {machine['name']}, {run['jobs']} processes, seed "
         f"{run['seed']}, scale {run['scale']:g} (1 is the long form), {run['seconds'] / 60:.0f} minutes:"
     )
     lines = ["| | figure | asked | reached | tried |", "| --- | --- | --- | --- | ---: |"]

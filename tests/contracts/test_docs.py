@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -93,6 +94,29 @@ def test_generated_pages_are_up_to_date(script: str) -> None:
         [sys.executable, ROOT / "tools" / script, "--check"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
+
+
+def test_every_run_of_a_record_gets_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figure = {"part": "right", "name": "a | b", "asked": "all", "reached": "all", "status": "ok", "count": 20_000}
+    run = {
+        "commit": "abc",
+        "machine": {"name": "a machine"},
+        "created": "2026-01-02T03:04:05Z",
+        "seed": 0,
+        "scale": 1.0,
+        "jobs": 2,
+        "seconds": 120.0,
+        "figures": [figure],
+    }
+    (tmp_path / "soak-cpu.json").write_text(json.dumps({"runs": [run, {**run, "commit": "def"}]}), encoding="utf-8")
+    page = tool("reliability", monkeypatch).page
+    text = "<!-- soak: made by tools/reliability.py -->\n<!-- end of soak -->"
+
+    found = page(text, tmp_path)
+
+    assert "2026-01-02, commit abc, a machine, 2 processes, seed 0, scale 1 (1 is the long form), 2 minutes:" in found
+    assert found.count("| ok | right: a \\| b | all | all | 20,000 |") == 2
+    assert "No long run is recorded" in page(text, tmp_path / "empty")
 
 
 def test_a_page_that_is_out_of_date_is_reported(
