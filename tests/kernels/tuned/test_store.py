@@ -7,7 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -152,20 +152,17 @@ def readonly(path, *, writing):
     yield path, writing
 
 
-def test_what_sqlite_could_open_for_reading_only_is_told_with_the_cause(path, monkeypatch):
+@pytest.mark.parametrize("call", ["os.open", "tempfile.TemporaryFile"])
+def test_what_sqlite_could_open_for_reading_only_is_told_with_the_cause(path, monkeypatch, call):
     _store.write(path, SILICON, [entry()])
-    opened = os.open
 
-    def full(name, flags, *more, **options):
-        if os.fspath(name) == str(path):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return opened(name, flags, *more, **options)
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_store.os, "open", full)
+    monkeypatch.setattr(f"narrows.kernels.tuned._store.{call}", full)
+    monkeypatch.setattr(_store, "_turn", lambda _: nullcontext())
     monkeypatch.setattr(_store, "_connected", readonly)
-    with pytest.raises(
-        ResourceError, match=r"could not be written \(No space left on device\)\. Free disk space or make"
-    ):
+    with pytest.raises(ResourceError, match=r"could not be written \(No space left on device\)\. Free disk space"):
         _store.write(path, SILICON, [entry()])
 
 

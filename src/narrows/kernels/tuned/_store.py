@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import tempfile
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 BUSY_SECONDS = 30.0  # one write takes milliseconds: many processes wait for their turn
+PAGE_BYTES = 4096  # of SQLite: the least that a change adds
 _TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     """CREATE TABLE choices (
@@ -201,8 +203,10 @@ def _cause(path: Path, text: str) -> str:
     if "readonly" in text:
         try:
             os.close(os.open(path, os.O_RDWR))
+            with tempfile.TemporaryFile(dir=path.parent) as file:
+                file.write(bytes(PAGE_BYTES))
         except OSError as fault:
-            return os.strerror(fault.errno) if fault.errno else str(fault)
+            return fault.strerror or str(fault)
     return shown(text)
 
 
