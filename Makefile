@@ -25,7 +25,7 @@ help:
 	@echo "make docs         remake docs/reference, docs/reports and the measured parts of README.md"
 	@echo "make screenshots  remake docs/screenshots (needs Chromium)"
 	@echo "make models       download two real models, texts, and record activations into models/ (about 210 MB)"
-	@echo "make narrow       compress those models, check them, and let one write: about 20 minutes"
+	@echo "make narrow       compress those models, check them, and let one write: about 30 minutes"
 	@echo "make soak         try to break it for up to 90 minutes on 2 cores; SCALE=0.1 for a tenth"
 	@echo "make mutants      change its source in 300 places and see that tests notice: up to 90 minutes on 2 cores"
 	@echo "make real         measure layers of those models into $(RESULTS)/"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Question: do two real models go all the way: compress, check, from_pretrained, generate? Folders go into OUT (build),
-# what compressing took and what the checks measured as JSON into RESULTS (benchmarks/results). About 20 minutes on 2
+# what compressing took and what the checks measured as JSON into RESULTS (benchmarks/results). About 30 minutes on 2
 # cores; `make narrow` runs it. A second run goes on with what was calibrated, so its times of compressing are not
 # those of a first one: remove OUT/work-* before.
 #
