@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 
 from narrows import errors
 from narrows.cli import VERBS, command
+from narrows.cli._interrupt import importing
 from narrows.cli._main import exit_code
 
 HEAVY = ("torch", "numpy", "rich", "pydantic", "safetensors")
@@ -165,6 +168,21 @@ def test_a_reader_that_goes_away_is_quiet(tmp_path):
         code = run.wait()
 
     assert (code, errors_seen) == (141, b"")
+
+
+def test_ctrl_c_while_libraries_are_imported_is_heard_behind_that():
+    reached = []
+
+    def imported():
+        with importing():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        imported()
+
+    assert reached == [1]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_what_a_library_prints_to_stdout_leaves_the_json_whole(tmp_path):

@@ -34,6 +34,25 @@ def end_at_ctrl_c() -> None:
 
 
 @contextmanager
+def importing() -> Iterator[None]:
+    """Raise KeyboardInterrupt behind the block, not in it: libraries in C++ abort where a callback of theirs raises.
+
+    The command ends within a second all the same: `end_at_ctrl_c` watches apart from this.
+    """
+    handler, came = signal.getsignal(signal.SIGINT), threading.Event()
+    if handler is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def going_on(kept: str) -> Iterator[None]:
     """Say at Ctrl-C what is kept and how to go on.
 

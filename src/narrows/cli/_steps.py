@@ -7,9 +7,12 @@ import os
 import sys
 import time
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
+
+from narrows.cli._interrupt import importing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,10 +23,12 @@ NOISY = ("torchao", "torch.utils._pytree")
 
 
 def quiet_libraries() -> None:
-    """Keep what transformers would fetch, draw and log off the net and the screen; it reads this when imported."""
+    """Import transformers with what it would fetch, draw and log kept off the net and the screen."""
     os.environ.update({"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"})
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    with importing():
+        import_module("narrows.models")
 
 
 @contextmanager
